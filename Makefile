@@ -1,0 +1,67 @@
+# Everything runs from .venv, which the stamp files below keep in step with pyproject.toml and constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# demo: further `section.key=value` settings of the recipe.   pytest: further options, such as PYTEST_ARGS="-k layer_maps".
+OVERRIDES ?=
+PYTEST_ARGS ?=
+
+# docker-build: the image's name, the program that builds, and its further options (--build-arg, -v; see docs/docker.md).
+IMAGE ?= distilbert-kd
+DOCKER_BUILD ?= docker build
+BUILD_ARGS ?=
+VOLUMES ?=
+
+# Waiting threads sleep: with as many busy neighbours as cores, spinning ones make a step up to nine times slower.
+export OMP_WAIT_POLICY := passive
+# One thread for each test process, and no network.
+TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow quality style docker-lint docker-build clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
+
+demo: .venv/demo.stamp  ## distil a real teacher on real film reviews; OVERRIDES="section.key=value ..." changes the recipe
+	$(BIN)/python recipes/demo/get_movie_reviews.py build/movie_reviews
+	$(BIN)/distilbert-kd run recipes/demo/movie_reviews.yaml $(OVERRIDES)
+
+test: .venv/dev.stamp  ## the tests, without the slow ones
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+test-slow: .venv/dev.stamp  ## the slow tests only
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow $(PYTEST_ARGS)
+
+quality: .venv/dev.stamp  ## lint, format, types and docstrings, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pydoclint --quiet distilbert_kd
+
+style: .venv/dev.stamp  ## format, and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docker-lint: .venv/dev.stamp  ## lint the Dockerfile
+	$(BIN)/hadolint Dockerfile
+
+docker-build:  ## build the image; DOCKER_BUILD, BUILD_ARGS, VOLUMES and IMAGE: see docs/docker.md
+	$(DOCKER_BUILD) $(BUILD_ARGS) $(VOLUMES) -t $(IMAGE) -f Dockerfile .
+
+clean:  ## remove the environment and everything built; runs/ stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) -e '.[demo]'
+	touch $@
+
+# Brings what the demo needs too, so `make demo` after it has nothing to install.
+.venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) -e '.[dev]'
+	touch .venv/demo.stamp $@
