@@ -1,0 +1,160 @@
+"""Do teacher and student speak of the same things? Checked before the first step.
+
+Nothing downstream would notice if they did not: logits of another shape broadcast, swapped label names train a student
+to say the opposite, and another vocabulary turns every text into a different one. Each of these gives a plausible loss.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from distilbert_kd.errors import TeacherError
+
+
+__all__ = ["check_same_tokenizer", "check_teacher", "output_order"]
+
+_GENERIC_LABEL = re.compile(r"label_\d+")
+
+
+def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Refuses a teacher that can't teach this student.
+
+    Raises:
+        TeacherError: the teacher has another number of outputs or a smaller vocabulary, shares weights with the
+            student, classifies several labels at once, or has a classification head that no checkpoint ever held.
+    """
+    name = type(teacher).__name__
+    if teacher.config.num_labels != student.config.num_labels:
+        raise TeacherError(
+            f"Expected a teacher with the student's {student.config.num_labels} outputs, got {name} with "
+            f"{teacher.config.num_labels}. Take a teacher fine-tuned for this task, or build the student from it."
+        )
+    for model in (student, teacher):
+        if model.config.problem_type == "multi_label_classification":
+            raise TeacherError(
+                f"Expected one label or one number for each row, got {type(model).__name__} with problem_type "
+                "'multi_label_classification', for which a softmax over the classes has no meaning."
+            )
+    if student.config.vocab_size > teacher.config.vocab_size:
+        raise TeacherError(
+            f"Expected a teacher that knows the student's vocabulary of {student.config.vocab_size} tokens, got {name} "
+            f"with {teacher.config.vocab_size}. Take teacher and student with the same tokenizer."
+        )
+    students_own = {id(parameter) for parameter in student.parameters()}
+    if any(id(parameter) in students_own for parameter in teacher.parameters()):
+        raise TeacherError(
+            "Expected a teacher and a student with weights of their own, got two that share some: the teacher would be "
+            "trained, or the student frozen. Build the student with build_student(teacher)."
+        )
+    if _head_is_untrained(teacher):
+        raise TeacherError(
+            f"Expected a fine-tuned teacher, got {name} from a checkpoint of "
+            f"{', '.join(teacher.config.architectures)}: its classification head is random and has nothing to teach. "
+            "Fine-tune it on the task first (in a recipe: teacher.finetune)."
+        )
+
+
+def _head_is_untrained(model: PreTrainedModel) -> bool:
+    """A checkpoint of another class gave no head, and the bias of the output layer is exactly as initialised: zero."""
+    architectures = model.config.architectures
+    if not architectures or type(model).__name__ in architectures:
+        return False
+    outputs = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == model.config.num_labels]
+    return bool(outputs) and outputs[-1].bias is not None and not outputs[-1].bias.detach().any()
+
+
+def output_order(
+    student_config: PretrainedConfig, teacher_config: PretrainedConfig, teacher_labels: Sequence[str] | None = None
+) -> list[int] | None:
+    """Which teacher output stands for each of the student's labels.
+
+    Args:
+        student_config: whose `id2label` gives the order that is wanted.
+        teacher_config: whose `id2label` names the teacher's outputs, unless
+        teacher_labels: names them.
+
+    Returns:
+        The order to take the teacher's outputs in, or None when it is the student's already.
+
+    Raises:
+        TeacherError: the names can't be matched one to one.
+    """
+    if student_config.num_labels == 1:
+        return None
+    wanted = _names(student_config)
+    given = list(teacher_labels) if teacher_labels is not None else _names(teacher_config)
+    keys, given_keys = [_key(name) for name in wanted], [_key(name) for name in given]
+    if keys == given_keys:
+        return None
+    if sorted(keys) == sorted(given_keys) and len(set(keys)) == len(keys):
+        return [given_keys.index(key) for key in keys]
+    generic = [who for who, names in (("student", keys), ("teacher", given_keys)) if all(map(_is_generic, names))]
+    hint = (
+        f"The {generic[0]}'s names are the ones a model has when nobody named its labels. "
+        if len(generic) == 1 and len(keys) == len(given_keys)
+        else ""
+    )
+    raise TeacherError(
+        f"Expected a teacher with the student's labels {wanted}, got {given}. {hint}"
+        "Say what the teacher's outputs are, in their order: teacher_labels=[...] (in a recipe: teacher.labels)."
+    )
+
+
+def _names(config: PretrainedConfig) -> list[str]:
+    return [str(config.id2label[i]) for i in range(config.num_labels)]
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]+", "_", name.strip().casefold())
+
+
+def _is_generic(key: str) -> bool:
+    return _GENERIC_LABEL.fullmatch(key) is not None
+
+
+def check_same_tokenizer(student_tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses tokenizers that would give the two models different ids for one text.
+
+    What is compared is what decides the ids: the vocabulary, the special tokens, and (fast tokenizers) the normaliser,
+    pre-tokeniser and template. Class names don't matter: BERT's and DistilBERT's tokenizers are the same.
+
+    Raises:
+        TeacherError: they differ; the message says in what.
+    """
+    difference = _vocabulary_difference(student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab())
+    for part in ("normalizer", "pre_tokenizer", "post_processor"):
+        mine, theirs = _backend_part(student_tokenizer, part), _backend_part(teacher_tokenizer, part)
+        if difference is None and mine != theirs:
+            difference = f"their {part} differs ({_short(mine)} and {_short(theirs)})"
+    if difference is not None:
+        raise TeacherError(
+            f"Expected teacher and student to read a text as the same tokens, but {difference}. "
+            "Build the student from this teacher, or take a teacher with the student's tokenizer."
+        )
+
+
+def _vocabulary_difference(mine: dict[str, int], theirs: dict[str, int]) -> str | None:
+    if mine == theirs:
+        return None
+    moved = sorted(token for token in mine if theirs.get(token) != mine[token])
+    if not moved:
+        return f"the teacher's vocabulary has {len(theirs) - len(mine)} tokens more"
+    token = moved[0]
+    return (
+        f"{len(moved)} of the student's {len(mine)} tokens are not the teacher's (for example {token!r}: "
+        f"{mine[token]} and {theirs.get(token, 'none')})"
+    )
+
+
+def _backend_part(tokenizer: PreTrainedTokenizerBase, part: str) -> Any:  # noqa: ANN401 - JSON of any shape
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return None if backend is None else json.loads(backend.to_str()).get(part)
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

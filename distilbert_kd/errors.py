@@ -1,0 +1,44 @@
+"""The errors that a user of the package can meet, one small tree.
+
+    DistillationError
+    +-- RecipeError(ValueError)     exit code 2   the recipe or the command line
+    +-- DataError(ValueError)       exit code 2   rows, columns, labels, files
+    +-- TeacherError(ValueError)    exit code 2   teacher and student do not fit each other
+    +-- DivergedError(ArithmeticError)  exit code 3   a loss, gradient or weight is not finite
+    +-- StorageError(OSError)       exit code 4   a folder can't be made, written or is in use
+
+Each message has four parts: what was expected, what came, where, and what to do. The command line prints the message
+without a traceback and ends with the exit code of the class.
+"""
+
+__all__ = ["DataError", "DistillationError", "DivergedError", "RecipeError", "StorageError", "TeacherError"]
+
+
+class DistillationError(Exception):
+    """Base of every error that the package raises on purpose."""
+
+    exit_code = 2
+
+
+class RecipeError(DistillationError, ValueError):
+    """A recipe or an override can't be used as written."""
+
+
+class DataError(DistillationError, ValueError):
+    """Rows, columns, labels or files are not what the task needs."""
+
+
+class TeacherError(DistillationError, ValueError):
+    """Teacher and student do not fit each other, or the teacher can't teach."""
+
+
+class DivergedError(DistillationError, ArithmeticError):
+    """Training left the finite numbers."""
+
+    exit_code = 3
+
+
+class StorageError(DistillationError, OSError):
+    """A folder or file can't be made, read or written."""
+
+    exit_code = 4

@@ -1,0 +1,1 @@
+"""Losses: pure functions of tensors, and the schedules of their weights."""

@@ -1,0 +1,1 @@
+"""Students: which teacher layers they keep, and how they are built."""

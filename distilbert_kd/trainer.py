@@ -1,0 +1,362 @@
+"""The Trainer that distils.
+
+    L = (1 - alpha) * L_hard(T = 1) + alpha * T^2 * KL(teacher_T || student_T)
+
+as a mean over the rows of one optimizer step: all of them, whichever rank and accumulation step holds them. The formulas
+are in `distilbert_kd.losses.logits`; this module brings them together with `transformers.Trainer`.
+"""
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers.trainer_pt_utils import BatchRebalanceSampler
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, seed_worker
+
+from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, output_order
+from distilbert_kd.errors import DivergedError, RecipeError
+from distilbert_kd.losses.logits import hard_loss, has_label, mix, soft_loss
+from distilbert_kd.losses.schedule import Schedule, as_schedule
+from distilbert_kd.row_checks import TEACHER_LOGITS, check_rows
+from distilbert_kd.sampling import FILLER, FillerCollator, RankBatchSampler
+from distilbert_kd.term_means import TermMeans
+
+
+__all__ = ["DistillationTrainer"]
+
+logger = logging.getLogger(__name__)
+
+
+class DistillationTrainer(Trainer):
+    """A `transformers.Trainer` whose student learns from labels and from a teacher's distribution.
+
+    Loss of a row: `(1 - alpha) * L_hard + alpha * T^2 * KL(teacher_T || student_T)`, L_hard at T = 1; with one output
+    (regression) squared errors to the label and to the teacher's output. A row without a label (no `labels` column, or
+    -100) trains on the teacher alone. The loss of a step is the mean over its rows, so loss, gradients and weights do
+    not depend on how the rows are split over accumulation steps and processes, and the last, partial batch is shared
+    by the processes without repeating a row.
+
+    The teacher's outputs come from `teacher`, or from a column `teacher_logits` of the training set. The teacher is
+    frozen and in eval mode; it is never saved, optimised or wrapped, and evaluation and prediction don't ask it:
+    `eval_loss` is L_hard, which compares with a student that had no teacher. Without teacher and with `alpha=0` this is
+    a plain Trainer with the right gradient accumulation.
+
+    Logged beside `loss`: `hard_loss` and `soft_loss` (T^2 included), each a mean over its rows of all processes and
+    accumulation steps, before alpha; `alpha` and `temperature` when they follow a schedule.
+
+    Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531; the Trainer's contract is `compute_loss` and
+    `loss_is_scaled_for_ga` in transformers/trainer.py (5.19 and later).
+    """
+
+    # The loss below is divided by the rows of the whole step. Without this, Trainer guesses from the signature of the
+    # model, and is off by the number of accumulation steps for BERT and its family.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - Trainer's own, in Trainer's order
+        teacher: PreTrainedModel | None = None,
+        temperature: float | Schedule = 2.0,
+        alpha: float | Schedule = 0.5,
+        teacher_labels: Sequence[str] | None = None,
+        teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Takes what `Trainer` takes, and refuses before the first step what could not be right.
+
+        Args:
+            *args: as `Trainer`.
+            teacher: a fine-tuned classifier; it is frozen and moved to the training device.
+            temperature: T > 0, or a `Schedule` over training.
+            alpha: weight of the soft target in [0, 1], or a `Schedule`.
+            teacher_labels: names of the teacher's outputs in their order, when its config does not name them.
+            teacher_processing_class: the teacher's tokenizer, to be compared with `processing_class`.
+            **kwargs: as `Trainer`.
+
+        Raises:
+            TeacherError: teacher and student do not fit (see `distilbert_kd.compatibility`).
+            DataError: labels out of range, rows without any target, teacher logits of another width.
+            RecipeError: an argument that would be ignored, or alpha without a teacher.
+            ValueError: alpha or temperature out of range.
+        """
+        self.temperature = as_schedule(temperature, "temperature", minimum=0.01)
+        self.alpha = as_schedule(alpha, "alpha", minimum=0.0, maximum=1.0)
+        super().__init__(*args, **kwargs)
+        _refuse_ignored_options(self)
+        self.teacher = teacher
+        self._teacher_order: list[int] | None = None
+        self._terms = TermMeans()
+        if teacher is not None:
+            self._take_on_teacher(teacher, teacher_labels, teacher_processing_class)
+        self._rows_have_soft_targets = check_rows(self.train_dataset, self.model.config, has_teacher=teacher is not None)
+        if self.train_dataset is not None and not self._rows_have_soft_targets and self.alpha != Schedule(0.0, 0.0):
+            raise RecipeError(
+                f"Expected a teacher for alpha={alpha}, got neither teacher=... nor a column {TEACHER_LOGITS!r} in the "
+                "training set. Give one, or set alpha=0 to train on the labels alone."
+            )
+
+    def _take_on_teacher(
+        self, teacher: PreTrainedModel, labels: Sequence[str] | None, tokenizer: PreTrainedTokenizerBase | None
+    ) -> None:
+        check_teacher(self.model, teacher)
+        if tokenizer is not None and isinstance(self.processing_class, PreTrainedTokenizerBase):
+            check_same_tokenizer(self.processing_class, tokenizer)
+        self._teacher_order = output_order(self.model.config, teacher.config, labels)
+        if self._teacher_order is not None:
+            logger.warning(
+                "The teacher's labels stand in another order than the student's; its outputs are taken in the order %s.",
+                self._teacher_order,
+            )
+        teacher.requires_grad_(False).eval().to(self.args.device)
+
+    # Columns: the union of what both models take reaches the collator, and each model gets its own.
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            wanted = [TEACHER_LOGITS, *(_forward_arguments(self.teacher) if self.teacher is not None else ())]
+            self._signature_columns += [name for name in wanted if name not in self._signature_columns]
+
+    def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        accepted = _forward_arguments(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
+        return {name: value for name, value in inputs.items() if name in accepted and name != "labels"}
+
+    # Rows: see distilbert_kd.sampling.
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The training data: the rows of a step shared by the processes, each row once.
+
+        A data set without a length, and `train_sampling_strategy="batch_rebalance"`, which shares the rows itself, are
+        left to `Trainer`.
+        """
+        if self.train_dataset is None or isinstance(self.train_dataset, IterableDataset):
+            return super().get_train_dataloader()
+        sampler = self._get_train_sampler(self.train_dataset)
+        if sampler is None or isinstance(sampler, BatchRebalanceSampler):
+            return super().get_train_dataloader()
+        num_ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        dataset, collator = self._training_columns()
+        batches = BatchSampler(sampler, self._train_batch_size * num_ranks, self.args.dataloader_drop_last)
+        loader = DataLoader(
+            dataset,
+            batch_sampler=RankBatchSampler(batches, rank, num_ranks),
+            collate_fn=FillerCollator(collator, dataset),
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            in_order=self.args.dataloader_in_order,
+            worker_init_fn=partial(seed_worker, num_workers=self.args.dataloader_num_workers, rank=rank),
+        )
+        prepared = prepare_data_loader(
+            loader,
+            self.accelerator.device,
+            num_processes=1,  # the rows are shared already
+            process_index=0,
+            put_on_device=self.accelerator.device_placement,
+            rng_types=self.accelerator.rng_types.copy(),
+            use_seedable_sampler=self.accelerator.use_seedable_sampler,
+            data_seed=self.accelerator.dataloader_config.data_seed,
+            non_blocking=self.accelerator.non_blocking,
+            use_stateful_dataloader=self.accelerator.use_stateful_dataloader,
+        )
+        prepared._is_accelerate_prepared = True
+        return self.accelerator.prepare_data_loader(prepared)
+
+    def _training_columns(self) -> tuple[Any, Any]:
+        if hasattr(self.train_dataset, "column_names"):
+            return self._remove_unused_columns(self.train_dataset, description="Training"), self.data_collator
+        return self.train_dataset, self._get_collator_with_removed_columns(self.data_collator, description="Training")
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """The batches of one optimizer step, and the number of their rows on all ranks that have a target."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        num_rows = sum((self._counted_rows(batch).sum() for batch in batches), torch.zeros((), dtype=torch.long))
+        return batches, self.accelerator.reduce(num_rows.to(device), "sum").clamp(min=1)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> None:
+        """Nothing: Trainer counts labels here, for each evaluation batch too; rows are counted above."""
+
+    def _counted_rows(self, batch: Mapping[str, Any]) -> Tensor:
+        """Which rows of a batch have a target: (B,), bool."""
+        rows = torch.ones(len(batch["input_ids"]), dtype=torch.bool, device=batch["input_ids"].device)
+        if FILLER in batch:
+            return ~rows
+        return rows if self._rows_have_soft_targets else has_label(batch["labels"])
+
+    # Loss.
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The objective of a training batch, or L_hard of an evaluation batch.
+
+        Args:
+            model: the student, as Trainer wrapped it.
+            inputs: the columns that either model takes, `labels` (B,) and `teacher_logits` (B, C) where there are any.
+            return_outputs: whether the student's outputs are wanted, too.
+            num_items_in_batch: the rows of the whole optimizer step; this batch's own when not given.
+
+        Returns:
+            A number: in training, the sum over the batch's rows / `num_items_in_batch` * processes (they average
+            gradients); in evaluation, the mean over the rows that have a label.
+
+        Raises:
+            ValueError: the student's logits are not of shape (B, C), or not of the teacher's.
+        """
+        outputs = model(**self._student_inputs(inputs))
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        if logits.dim() != 2:
+            raise ValueError(f"Expected logits of shape (rows, outputs), got {tuple(logits.shape)} from {type(model)}.")
+        labels = inputs.get("labels")
+        if labels is None:
+            labels = torch.full((len(logits),), -100, device=logits.device)
+        loss = (
+            self._objective(logits, labels, inputs, num_items_in_batch)
+            if model.training
+            else hard_loss(logits, labels).sum() / has_label(labels).sum().clamp(min=1)
+        )
+        if not return_outputs:
+            return loss
+        return loss, outputs if isinstance(outputs, dict) else (loss, *outputs)
+
+    def _objective(
+        self, logits: Tensor, labels: Tensor, inputs: Mapping[str, Any], num_rows: Tensor | int | None
+    ) -> Tensor:
+        counted = self._counted_rows(inputs)
+        labelled = has_label(labels)
+        rows = hard = hard_loss(logits, labels)
+        self._terms.add("hard_loss", hard, labelled)
+        if self._rows_have_soft_targets:
+            soft = soft_loss(logits, self._teacher_logits(inputs), self.temperature.at(self._progress))
+            self._terms.add("soft_loss", soft, counted)
+            rows = mix(hard, soft, labelled, self.alpha.at(self._progress))
+        total = torch.where(counted, rows, torch.zeros_like(rows)).sum()
+        return total / (counted.sum().clamp(min=1) if num_rows is None else num_rows) * self.accelerator.num_processes
+
+    def _teacher_logits(self, inputs: Mapping[str, Any]) -> Tensor:
+        if self.teacher is None:
+            return inputs[TEACHER_LOGITS]
+        accepted = _forward_arguments(self.teacher)
+        with torch.no_grad(), self.accelerator.autocast():
+            outputs = self.teacher(**{k: v for k, v in inputs.items() if k in accepted and k != "labels"})
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        return logits if self._teacher_order is None else logits[:, self._teacher_order]
+
+    @property
+    def _progress(self) -> float:
+        return self.state.global_step / max(self.state.max_steps - 1, 1)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """As Trainer, with the columns that only the teacher takes left out."""
+        kept = self._student_inputs(inputs) | {name: inputs[name] for name in self.label_names if name in inputs}
+        return super().prediction_step(model, kept, prediction_loss_only, ignore_keys=ignore_keys)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:  # noqa: ANN401 - Trainer's own
+        """As Trainer, with the loss as a mean over rows; Trainer's is a mean of batch means."""
+        output = super().evaluation_loop(*args, **kwargs)
+        key = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
+        if key in output.metrics and output.label_ids is not None and self.preprocess_logits_for_metrics is None:
+            logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
+            labels = torch.as_tensor(output.label_ids)
+            losses = hard_loss(torch.as_tensor(logits), labels)
+            output.metrics[key] = (losses.double().sum() / has_label(labels).sum().clamp(min=1)).item()
+        return output
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:  # noqa: ANN401 - any data set
+        """In data set order, always: `group_by_length` would reorder the rows of `predict`."""
+        strategy, self.args.train_sampling_strategy = self.args.train_sampling_strategy, "sequential"
+        try:
+            return super()._get_eval_sampler(eval_dataset)
+        finally:
+            self.args.train_sampling_strategy = strategy
+
+    # Logs and faults.
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As Trainer, with the terms of the loss beside the loss.
+
+        Raises:
+            DivergedError: the loss, a term or the gradient is not finite.
+        """
+        if "loss" in logs:
+            logs |= self._terms.pop(self.accelerator)
+            for name, schedule in (("alpha", self.alpha), ("temperature", self.temperature)):
+                if self._rows_have_soft_targets and not schedule.is_constant:
+                    logs[name] = schedule.at((self.state.global_step - 1) / max(self.state.max_steps - 1, 1))
+            self._refuse_non_finite({name: torch.tensor(value) for name, value in logs.items()})
+        super().log(logs, start_time)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:  # noqa: ANN401 - Trainer's own
+        """As Trainer.
+
+        Raises:
+            DivergedError: a weight is not finite at the end.
+        """
+        output = super().train(*args, **kwargs)
+        self._refuse_non_finite(dict(self.model.named_parameters()))
+        return output
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As Trainer, but weights that are not finite are never saved.
+
+        Raises:
+            DivergedError: a weight is not finite.
+        """
+        self._refuse_non_finite(dict(self.model.named_parameters()))
+        super().save_model(output_dir, _internal_call)
+
+    def _refuse_non_finite(self, tensors: Mapping[str, Tensor]) -> None:
+        broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+        if broken:
+            raise DivergedError(
+                f"Expected finite numbers, got NaN or infinity in {', '.join(broken[:3])} at step "
+                f"{self.state.global_step}. Nothing of it was saved. Lower the learning rate, or look for rows with "
+                "broken targets."
+            )
+
+
+def _refuse_ignored_options(trainer: Trainer) -> None:
+    """Options that act only inside the stock loss, or would make the loss depend on the number of processes.
+
+    Raises:
+        RecipeError: one of them is set.
+    """
+    args = trainer.args
+    refused = {
+        "label_smoothing_factor": (args.label_smoothing_factor != 0, "soft targets smooth the labels; raise alpha or T"),
+        "compute_loss_func": (trainer.compute_loss_func is not None, "override compute_loss instead"),
+        "average_tokens_across_devices": (not args.average_tokens_across_devices, "leave it at True"),
+        "accelerator_config.split_batches": (bool(args.accelerator_config.split_batches), "leave it out"),
+        "accelerator_config.dispatch_batches": (bool(args.accelerator_config.dispatch_batches), "leave it out"),
+    }
+    wrong = [f"{name} ({advice})" for name, (is_set, advice) in refused.items() if is_set]
+    if wrong:
+        raise RecipeError(
+            f"Expected only options that DistillationTrainer acts on, got {'; '.join(wrong)}. It computes its own loss, "
+            "as a mean over the rows of all processes."
+        )
+
+
+def _forward_arguments(model: nn.Module) -> frozenset[str]:
+    return frozenset(inspect.signature(model.forward).parameters)
