@@ -8,8 +8,7 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 
-# Where torch comes from. The default has no CUDA and is a tenth of the size of PyPI's build;
-# .../whl/cu130 for a GPU; empty for PyPI.
+# Where torch comes from. The default has no CUDA, which saves gigabytes; empty: PyPI, whose build for Linux has it.
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 # Extras of the package, such as "demo", separated by commas.
 ARG EXTRAS=""
