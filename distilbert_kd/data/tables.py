@@ -1,0 +1,290 @@
+"""Strict readers: a file or a Hub split becomes a table whose rows remember where they came from.
+
+Cells stay what they are: the words `null`, `NA` and `nan` are text, and no type is guessed. A row with the wrong
+number of columns, a file that is not UTF-8 or an unfinished quote is refused with its line.
+"""
+
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+
+from distilbert_kd.errors import DataError
+
+
+__all__ = ["FILE_ENDINGS", "Table", "read_table", "refuse_rows", "table_from_dataset"]
+
+FILE_ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+
+# Errors name this many rows; the others are counted.
+_NUM_ROWS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Table:
+    """Some columns of a file or a Hub split.
+
+    Attributes:
+        name: The file's path, or the Hub data set and its split.
+        columns: The cells of each column that was asked for and is there.
+        positions: Where each row starts, counted from 1.
+        unit: What the positions count: "line" or "row".
+        class_names: For a column stored as class numbers with names (`ClassLabel`), those names; its cells are
+            given as names already.
+        num_broken_lines: Lines with the wrong number of columns that were left out.
+    """
+
+    name: str
+    columns: dict[str, list[Any]]
+    positions: Sequence[int]
+    unit: str
+    class_names: dict[str, tuple[str, ...]]
+    num_broken_lines: int = 0
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+def read_table(
+    path: Path,
+    wanted: Sequence[str],
+    optional: Sequence[str] = (),
+    header: Sequence[str] | None = None,
+    skips_broken_lines: bool = False,
+) -> Table:
+    """Reads a file by its ending: CSV (RFC 4180), TSV (no quoting), JSON lines (.jsonl, .json) or parquet.
+
+    Args:
+        path: The file.
+        wanted: Columns that must be there.
+        optional: Columns that are taken when they are there.
+        header: The column names of a TSV file that has no header line.
+        skips_broken_lines: Whether lines of a TSV file with the wrong number of columns are left out and counted.
+
+    Returns:
+        The table with the wanted columns and the optional ones that are there.
+
+    Raises:
+        DataError: The file is missing, empty, not UTF-8, malformed or lacks a column.
+    """
+    ending = path.suffix.lower()
+    if ending not in FILE_ENDINGS:
+        raise DataError(f"{path}: expected a file ending in {', '.join(FILE_ENDINGS)}; got {ending or 'no ending'!r}.")
+    if not path.is_file():
+        raise DataError(f"{path}: expected a file; got {'a folder' if path.is_dir() else 'nothing there'}.")
+    if ending == ".parquet":
+        return _read_parquet(path, wanted, optional)
+    content = _read_utf8(path)
+    if ending in (".jsonl", ".json"):
+        return _read_json_lines(path, content, wanted, optional)
+    broken: list[int] = []
+    if ending == ".csv":
+        rows = _csv_rows(path, content)
+    else:
+        rows = _tsv_rows(content)
+    names = tuple(header) if header else tuple(next(rows)[1])
+    rows = _of_width(path, rows, names, broken if skips_broken_lines else None)
+    return _delimited_table(path, names, rows, wanted, optional, broken)
+
+
+def table_from_dataset(
+    dataset: datasets.Dataset, name: str, wanted: Sequence[str], optional: Sequence[str] = ()
+) -> Table:
+    """The same kind of table from a data set; class numbers become their names, and -1 a missing label."""
+    taken = _taken_columns(name, dataset.column_names, wanted, optional)
+    table = dataset.select_columns(taken).with_format("arrow")[:]
+    return _arrow_table(table, dataset.features, name, taken)
+
+
+def refuse_rows(table: Table, expected: str, bad: Iterable[tuple[int, Any]], do: str) -> None:
+    """Raises one error for all bad rows, naming the first five of them; does nothing when there is none.
+
+    Args:
+        table: The table that the rows are in.
+        expected: What the cells should be.
+        bad: Row number (from 0) and cell of each bad row.
+        do: What the user can do.
+
+    Raises:
+        DataError: There is a bad row.
+    """
+    rows = list(bad)
+    if not rows:
+        return
+    shown = [f"{_shortened(cell)} at {table.unit} {table.positions[row]}" for row, cell in rows[:_NUM_ROWS_SHOWN]]
+    more = f" and {len(rows) - _NUM_ROWS_SHOWN} more" if len(rows) > _NUM_ROWS_SHOWN else ""
+    raise DataError(f"{table.name}: expected {expected}; got {', '.join(shown)}{more}. {do}")
+
+
+def _shortened(cell: Any) -> str:
+    shown = ascii(cell)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _read_utf8(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        # The mark that some editors put first is no part of the first column's name.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # Python counts from the start of what it decodes, which leaves out a mark at the start.
+        start = error.start + len(content) - len(error.object)
+        raise DataError(
+            f"{path}: expected UTF-8; got the byte 0x{content[start]:02x} at line {content.count(10, 0, start) + 1} "
+            f"(byte offset {start}). Save the file as UTF-8."
+        ) from error
+    if not text.strip():
+        raise DataError(f"{path}: expected rows; got an empty file.")
+    return text
+
+
+def _tsv_rows(content: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells. Only a line feed ends a row: texts may hold other characters that Python splits at."""
+    for line, text in enumerate(content.rstrip("\r\n").split("\n"), start=1):
+        yield line, text.removesuffix("\r").split("\t")
+
+
+def _csv_rows(path: Path, content: str) -> Iterator[tuple[int, list[str]]]:
+    """The line at which each row starts, and its cells; a quoted cell may span lines."""
+    limit = csv.field_size_limit(sys.maxsize)  # 131,072 characters otherwise, for the whole process
+    reader = csv.reader(io.StringIO(content.rstrip("\r\n"), newline=""), strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            yield line, cells or [""]
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: expected quotes as in RFC 4180; got a row starting at line {line} that can't be read ({error}). "
+            'Close each quote, and write a quote inside a quoted cell twice (""); for text without quoting use .tsv.'
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _of_width(
+    path: Path, rows: Iterator[tuple[int, list[str]]], names: Sequence[str], broken: list[int] | None
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows with as many cells as there are names; the lines of others go to `broken`, or are refused."""
+    wrong: list[tuple[int, int]] = []
+    for line, cells in rows:
+        if len(cells) == len(names):
+            yield line, cells
+        elif broken is not None:
+            broken.append(line)
+        else:
+            wrong.append((line, len(cells)))
+    if wrong:
+        shown = ", ".join(f"{count} at line {line}" for line, count in wrong[:_NUM_ROWS_SHOWN])
+        more = f" and {len(wrong) - _NUM_ROWS_SHOWN} more" if len(wrong) > _NUM_ROWS_SHOWN else ""
+        raise DataError(
+            f"{path}: expected {len(names)} columns ({', '.join(names)}) in each row; got {shown}{more}. Mend these "
+            "rows; a .tsv file has no quoting, so no text in it can hold a tab or a line end."
+        )
+
+
+def _delimited_table(
+    path: Path,
+    names: Sequence[str],
+    rows: Iterable[tuple[int, list[str]]],
+    wanted: Sequence[str],
+    optional: Sequence[str],
+    broken: list[int],
+) -> Table:
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise DataError(f"{path}: expected one column of each name; got two or more of {', '.join(doubled)}.")
+    taken = _taken_columns(str(path), names, wanted, optional)
+    places = [names.index(name) for name in taken]
+    cells: list[list[Any]] = [[] for _ in taken]
+    positions = []
+    for line, row in rows:
+        positions.append(line)
+        for column, place in zip(cells, places, strict=True):
+            column.append(row[place])
+    return _with_rows(
+        Table(str(path), dict(zip(taken, cells, strict=True)), positions, "line", {}, num_broken_lines=len(broken))
+    )
+
+
+def _read_json_lines(path: Path, content: str, wanted: Sequence[str], optional: Sequence[str]) -> Table:
+    names: list[str] = []
+    objects: list[tuple[int, dict[str, Any]]] = []
+    for line, text in enumerate(content.split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{path}: expected one JSON object in each line; line {line} can't be read ({error})."
+            ) from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: expected one JSON object in each line; got {_shortened(row)} at line {line}.")
+        objects.append((line, row))
+        names.extend(name for name in row if name not in names)
+    taken = _taken_columns(str(path), names, wanted, optional)
+    table = Table(
+        str(path),
+        # A row without an optional column has no value there; a wanted one must be in each.
+        {name: [row.get(name) for _, row in objects] for name in taken},
+        [line for line, _ in objects],
+        "line",
+        {},
+    )
+    for name in wanted:
+        missing = [(number, sorted(row)) for number, (_, row) in enumerate(objects) if name not in row]
+        refuse_rows(table, f"the column {name!r} in each row", missing, "Add it to these rows.")
+    return table
+
+
+def _read_parquet(path: Path, wanted: Sequence[str], optional: Sequence[str]) -> Table:
+    try:
+        schema = pyarrow.parquet.read_schema(path)
+        taken = _taken_columns(str(path), schema.names, wanted, optional)
+        table = pyarrow.parquet.read_table(path, columns=taken)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: expected a parquet file; it can't be read ({error}).") from error
+    # `datasets` leaves the names of its classes in the schema.
+    return _arrow_table(table, datasets.Features.from_arrow_schema(schema), str(path), taken)
+
+
+def _arrow_table(table: pyarrow.Table, features: datasets.Features, name: str, taken: Sequence[str]) -> Table:
+    columns, class_names = {}, {}
+    for column in taken:
+        cells = table.column(column).to_pylist()
+        if isinstance(features[column], datasets.ClassLabel):
+            names = tuple(features[column].names)
+            class_names[column] = names
+            cells = [names[cell] if cell is not None and 0 <= cell < len(names) else None for cell in cells]
+        elif any(isinstance(cell, float) for cell in cells):
+            # Where a number is missing, other tools store "not a number".
+            cells = [None if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells]
+        columns[column] = cells
+    return _with_rows(Table(name, columns, range(1, table.num_rows + 1), "row", class_names))
+
+
+def _taken_columns(name: str, there: Sequence[str], wanted: Sequence[str], optional: Sequence[str]) -> list[str]:
+    missing = [column for column in wanted if column not in there]
+    if missing:
+        raise DataError(
+            f"{name}: expected the columns {', '.join(wanted)}; got {', '.join(map(repr, there))} "
+            f"(missing: {', '.join(missing)}). Name the right columns, or mend the header."
+        )
+    # A column may be asked for twice, as the text and as the pair.
+    return list(dict.fromkeys([*wanted, *(column for column in optional if column in there)]))
+
+
+def _with_rows(table: Table) -> Table:
+    if not len(table):
+        raise DataError(f"{table.name}: expected rows; got a header and nothing below it.")
+    return table
