@@ -1,0 +1,1 @@
+"""The metric module as a folder that `evaluate.load` accepts."""

@@ -1,0 +1,206 @@
+"""The results of a run: the shape of `results.json`, and the table that people read.
+
+`results.json` is this dict (its keys are the contract with every tool that reads a run folder; `?` may be missing or
+null):
+
+    schema_version    1
+    name, task        of the recipe and of the data
+    metric            a key of `distilbert_kd.metrics.SCORE_NAMES`
+    score_name        the main number in words
+    data              source, notes [lines], rows {split: number}
+    student           layers [the teacher layer that each student layer copied]
+    distillation      temperature, alpha: a number or {start, end, shape}
+    seed              of student and control
+    models            teacher, student, control? -> one record each:
+        name, num_layers, num_parameters, size_mb (weights, 10^6 bytes)
+        latency_ms?   {"1": ms per example at batch 1, "32": ...}
+        splits        {split: score, metrics {name: value}, num_rows, calibration_error?, fidelity?
+                       {agreement?, kl_nats?, mean_squared_difference?, pearson?}}
+    seconds?          teacher?, distillation?, control?, total?
+    latency_setting?  device, num_threads
+
+All scores are stored as fractions and correlations, never as percentages; the table multiplies by 100.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distilbert_kd.metrics import is_regression_metric
+
+
+__all__ = ["SCHEMA_VERSION", "render_markdown", "render_table"]
+
+SCHEMA_VERSION = 1
+
+_WIDTH = 100
+
+_NO_CONTROL = (
+    "No control was trained: what the teacher bought over training the same student on the labels alone is not known."
+)
+_METRIC_NAMES = {
+    "accuracy": "accuracy\n(%)",
+    "f1": "F1\n(%)",
+    "matthews_correlation": "Matthews\n(x100)",
+    "pearson": "Pearson\n(x100)",
+    "spearmanr": "Spearman\n(x100)",
+}
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One table before it is drawn: headers may have two lines, the first cell of a row names the model."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def render_table(results: Mapping[str, Any]) -> str:
+    """The results as plain text for a terminal of 100 columns."""
+    parts = [_heading(results)]
+    for table in _tables(results):
+        parts.append("\n".join([table.title, *_draw_text(table)]))
+    lines = (textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in _closing_lines(results))
+    parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def render_markdown(results: Mapping[str, Any]) -> str:
+    """The results as Markdown, with the same tables and lines as `render_table`."""
+    parts = [f"# {_heading(results)}"]
+    for table in _tables(results):
+        parts.append(f"## {table.title}")
+        parts.append("\n".join(_draw_markdown(table)))
+    parts.append("\n".join(f"- {line}" for line in _closing_lines(results)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _draw_text(table: _Table) -> list[str]:
+    headers = [header.partition("\n")[::2] for header in table.headers]
+    lines = [tuple(first for first, _ in headers), tuple(second for _, second in headers), *table.rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headers))]
+    drawn = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
+    return [*drawn[:2], "-" * max(map(len, drawn)), *drawn[2:]]
+
+
+def _draw_markdown(table: _Table) -> list[str]:
+    lines = [tuple(header.replace("\n", " ").strip() for header in table.headers), *table.rows]
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    drawn = [f"| {' | '.join(line)} |" for line in escaped]
+    return [drawn[0], "|---" + "|---:" * (len(table.headers) - 1) + "|", *drawn[1:]]
+
+
+def _heading(results: Mapping[str, Any]) -> str:
+    return f"{results['name']}: {results['task']}, scored by {results['score_name']}"
+
+
+def _tables(results: Mapping[str, Any]) -> list[_Table]:
+    splits = results["models"]["teacher"]["splits"]
+    return [_model_table(results), *(_split_table(results, split) for split in splits)]
+
+
+def _arms(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Teacher, student and, if trained, control, in the order of the rows."""
+    models = results["models"]
+    return {arm: models[arm] for arm in ("teacher", "student", "control") if models.get(arm)}
+
+
+def _model_table(results: Mapping[str, Any]) -> _Table:
+    arms = _arms(results)
+    teacher_ms = arms["teacher"].get("latency_ms") or {}
+    headers = ["", "layers\n", "parameters\n(M)", "weights\n(MB)"]
+    headers += [f"ms/example\nbatch {batch_size}" for batch_size in teacher_ms]
+    headers += [f"speed-up\nbatch {batch_size}" for batch_size in teacher_ms]
+    rows = []
+    for arm, model in arms.items():
+        ms = model.get("latency_ms") or {}
+        row = [arm, str(model["num_layers"]), f"{model['num_parameters'] / 1e6:.1f}", f"{model['size_mb']:.1f}"]
+        row += [_number(ms.get(batch_size), 2) for batch_size in teacher_ms]
+        row += [_ratio(teacher_ms[batch_size], ms.get(batch_size)) for batch_size in teacher_ms]
+        rows.append(tuple(row))
+    return _Table("Models", tuple(headers), tuple(rows))
+
+
+def _split_table(results: Mapping[str, Any], split: str) -> _Table:
+    arms = _arms(results)
+    teacher = arms["teacher"]["splits"][split]
+    metrics = teacher["metrics"] if len(teacher["metrics"]) > 1 else {}
+    is_regression = is_regression_metric(results["metric"])
+    headers = ["", f"score\n({_unit(results['metric'])})", *(_METRIC_NAMES.get(name, name) for name in metrics)]
+    headers += ["retention\n(%)", "agreement\n(%)", "KL\n(nats)", "calibration\nerror (%)"]
+    headers += ["MSE to\nteacher", "r to teacher\n(x100)"] if is_regression else []
+    rows = []
+    for arm, model in arms.items():
+        values = model["splits"][split]
+        nearness = values.get("fidelity") or {}
+        row = [
+            arm,
+            _number(values["score"], 1, 100),
+            *(_number(values["metrics"].get(name), 1, 100) for name in metrics),
+        ]
+        row.append(_retention(values["score"], teacher["score"]))
+        row += [_number(nearness.get("agreement"), 1, 100), _number(nearness.get("kl_nats"), 3)]
+        row.append(_number(values.get("calibration_error"), 1, 100))
+        if is_regression:
+            row += [_number(nearness.get("mean_squared_difference"), 3), _number(nearness.get("pearson"), 1, 100)]
+        rows.append(tuple(row))
+    return _Table(f"{split}, {teacher['num_rows']:,} rows", tuple(headers), tuple(rows))
+
+
+def _unit(metric: str) -> str:
+    """Shares are percentages; correlations are multiplied by 100, as GLUE reports them, and are no percentage."""
+    return "x100" if is_regression_metric(metric) or metric in ("ax", "cola") else "%"
+
+
+def _number(value: float | None, decimals: int, factor: float = 1.0) -> str:
+    return "-" if value is None else f"{value * factor:.{decimals}f}"
+
+
+def _ratio(teacher_ms: float | None, ms: float | None) -> str:
+    return f"{teacher_ms / ms:.2f}x" if teacher_ms and ms else "-"
+
+
+def _retention(value: float, teacher_value: float) -> str:
+    """Share of the teacher's score; no meaning where the teacher has none."""
+    return f"{100 * value / teacher_value:.1f}" if teacher_value > 0 else "-"
+
+
+def _closing_lines(results: Mapping[str, Any]) -> list[str]:
+    distillation, layers = results["distillation"], results["student"]["layers"]
+    lines = [
+        *_bought(results),
+        f"Teacher: {results['models']['teacher']['name']}.",
+        f"Layers: student {', '.join(map(str, range(len(layers))))} from teacher {', '.join(map(str, layers))}.",
+        f"Distillation: T = {_schedule(distillation['temperature'])}, alpha = {_schedule(distillation['alpha'])}.",
+        f"Seed: {results['seed']} (one run; the spread between seeds is not measured).",
+        f"Data: {results['data']['source']}; rows: "
+        + ", ".join(f"{split} {num_rows:,}" for split, num_rows in results["data"]["rows"].items())
+        + ".",
+        *(f"Note: {note}" for note in results["data"].get("notes") or ()),
+    ]
+    setting = results.get("latency_setting")
+    if setting:
+        lines.append(f"Latency: forward pass only, on {setting['device']}, {setting['num_threads']} CPU thread(s).")
+    seconds = {stage: value for stage, value in (results.get("seconds") or {}).items() if value is not None}
+    if seconds:
+        lines.append("Time: " + ", ".join(f"{stage} {value:,.0f} s" for stage, value in seconds.items()) + ".")
+    return lines
+
+
+def _bought(results: Mapping[str, Any]) -> Sequence[str]:
+    models = results["models"]
+    if not models.get("control"):
+        return [_NO_CONTROL]
+    return [
+        f"What the teacher bought over the control on {split}: "
+        f"{100 * (values['score'] - models['control']['splits'][split]['score']):+.1f} points."
+        for split, values in models["student"]["splits"].items()
+    ]
+
+
+def _schedule(value: float | Mapping[str, Any]) -> str:
+    if isinstance(value, Mapping):
+        return f"{value['start']:g} to {value['end']:g} ({value['shape']})"
+    return f"{value:g}"
