@@ -36,19 +36,19 @@ def imports_of(nodes: Iterable[ast.AST]) -> set[str]:
     return names
 
 
-def statements_at_import(body: Iterable[ast.stmt]) -> Iterable[ast.AST]:
-    """Every statement that runs when the module is imported: not in functions, not under `if TYPE_CHECKING`."""
+def statements(body: Iterable[ast.stmt], *, in_functions: bool) -> Iterable[ast.AST]:
+    """Every statement that can run, with or without those in functions; never those under `if TYPE_CHECKING`."""
     for node in body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not in_functions:
             continue
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from statements_at_import(node.orelse)
+            yield from statements(node.orelse, in_functions=in_functions)
             continue
         yield node
         for field in ("body", "orelse", "finalbody"):
-            yield from statements_at_import(getattr(node, field, []))
-        for handler in getattr(node, "handlers", []):
-            yield from statements_at_import(handler.body)
+            yield from statements(getattr(node, field, []), in_functions=in_functions)
+        for branch in (*getattr(node, "handlers", []), *getattr(node, "cases", [])):
+            yield from statements(branch.body, in_functions=in_functions)
 
 
 def first_party(name: str) -> set[str]:
@@ -58,8 +58,8 @@ def first_party(name: str) -> set[str]:
 
 
 TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
-AT_IMPORT = {name: imports_of(statements_at_import(tree.body)) for name, tree in TREES.items()}
-ANYWHERE = {name: imports_of(ast.walk(tree)) for name, tree in TREES.items()}
+AT_IMPORT = {name: imports_of(statements(tree.body, in_functions=False)) for name, tree in TREES.items()}
+ANYWHERE = {name: imports_of(statements(tree.body, in_functions=True)) for name, tree in TREES.items()}
 
 
 def reached(module: str) -> dict[str, str]:
