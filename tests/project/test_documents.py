@@ -122,3 +122,14 @@ def test_python_examples_compile_and_import_real_names(name):
         for module, imported in re.findall(r"^from (distilbert_kd[\w.]*) import ([\w, ]+)$", text, re.MULTILINE):
             loaded = importlib.import_module(module)
             assert [part for part in imported.split(", ") if not hasattr(loaded, part.split(" as ")[0])] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_yaml_examples_are_recipes(name, tmp_path):
+    """A recipe that is copied from a document must pass the check that the document speaks of."""
+    from distilbert_kd.recipe import load_recipe
+
+    for text in blocks(ROOT / name, {"yaml"}):
+        path = tmp_path / "example.yaml"
+        path.write_text(text, "utf-8")
+        load_recipe(path)
