@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 
 # Libraries read these when they are imported, so before any test module is. A folder of its own, removed at the end,
@@ -19,6 +20,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve t
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread for torch, without importing it for tests that need none
 for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_TOKEN"):
     os.environ.pop(name, None)  # each would win over HF_HOME, or send a token
+
+# A busy machine is no failure, and a failure is the same everywhere.
+settings.register_profile("distilbert-kd", deadline=None, derandomize=True)
+settings.load_profile("distilbert-kd")
 
 
 def pytest_unconfigure() -> None:
