@@ -1,0 +1,153 @@
+"""The run folder: what a run leaves, each name once. Everything after training reads only this folder."""
+
+import errno
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from distilbert_kd.errors import StorageError
+
+
+__all__ = ["RunFolder"]
+
+_REASONS = {
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.ENOTDIR: "a file is in the way",
+    errno.EEXIST: "a file is in the way",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run folder. Making the record touches no file; `create` and `open` do."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, seeds, and fingerprints of data and teacher."""
+        return self.root / "environment.json"
+
+    @property
+    def history(self) -> Path:
+        """Losses and scores by step, for each model that was trained."""
+        return self.root / "history.json"
+
+    @property
+    def results(self) -> Path:
+        """Every number of the evaluation. Written last, so its presence marks a finished run."""
+        return self.root / "results.json"
+
+    @property
+    def results_table(self) -> Path:
+        """The table of the results in Markdown."""
+        return self.root / "results.md"
+
+    @property
+    def teacher(self) -> Path:
+        """The teacher as a model folder, if it was trained in this run."""
+        return self.root / "teacher"
+
+    @property
+    def student(self) -> Path:
+        """The student as a model folder that `from_pretrained` loads."""
+        return self.root / "student"
+
+    @property
+    def control(self) -> Path:
+        """The student trained on hard labels alone, as a model folder."""
+        return self.root / "control"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The trainers' own folders, one for each model that is trained."""
+        return self.root / "checkpoints"
+
+    @property
+    def predictions(self) -> Path:
+        """Files that `predict` writes."""
+        return self.root / "predictions"
+
+    def create(self) -> "RunFolder":
+        """Make the folder and check that it can be written. In a distributed run only the main process calls this.
+
+        Returns:
+            The record itself.
+
+        Raises:
+            StorageError: the folder can't be made or written, or something is in it already.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            content = sorted(entry.name for entry in self.root.iterdir())
+        except (OSError, ValueError) as error:
+            raise self._not_writable(error) from error
+        if content:
+            names = ", ".join(content[:3]) + (", ..." if len(content) > 3 else "")
+            raise StorageError(
+                f"Expected a new or empty folder for the run, got {self.root} with {names} in it. "
+                "Choose another with output_dir=..., or move this one away; nothing is overwritten."
+            )
+        try:
+            with tempfile.TemporaryFile(dir=self.root) as probe:
+                probe.write(b"x")
+                probe.flush()
+                os.fsync(probe.fileno())
+        except OSError as error:
+            raise self._not_writable(error) from error
+        return self
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Take a finished run folder, for `evaluate`, `predict` and what else comes after training.
+
+        Raises:
+            StorageError: there is no such folder, or the run in it did not finish; says what is missing.
+        """
+        folder = cls(Path(path))
+        try:
+            is_folder = folder.root.is_dir()
+            missing = folder._missing() if is_folder else []
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"Expected a run folder that can be read at {path}, got: {_reason(error)}. Check the path."
+            ) from error
+        if not is_folder:
+            got = "a file" if folder.root.is_file() else "nothing"
+            raise StorageError(f"Expected a run folder at {path}, got {got}. Give the output_dir of a finished run.")
+        if missing:
+            raise StorageError(
+                f"Expected a finished run in {path}, got a folder without {', '.join(missing)}. "
+                "Give the output_dir of a finished run, or run the recipe again into a new folder."
+            )
+        return folder
+
+    def _missing(self) -> list[str]:
+        needed = [self.recipe, self.environment, self.results, self.student / "config.json"]
+        missing = [str(path.relative_to(self.root)) for path in needed if not path.is_file()]
+        weights = ("model.safetensors", "model.safetensors.index.json")
+        if not any((self.student / name).is_file() for name in weights):
+            missing.append(str(Path(self.student.name) / weights[0]))
+        return missing
+
+    def _not_writable(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"Expected to make and write the run folder {self.root}, got: {_reason(error)}. "
+            "Choose a folder that can be written with output_dir=..., or free it."
+        )
+
+
+def _reason(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    return _REASONS.get(number or 0) or getattr(error, "strerror", None) or str(error)
