@@ -88,13 +88,14 @@ def dump_yaml(value: Any) -> str:
 def _unwanted_syntax(text: str) -> Iterator[str]:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        where = f"line {event.start_mark.line + 1}: "
+        where = f"line {event.start_mark.line + 1}: " if event.start_mark else ""
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
         if isinstance(event, yaml.AliasEvent):
-            yield f"{where}expected plain YAML, got the alias *{event.anchor}; write the value out"
-        elif getattr(event, "anchor", None):
-            yield f"{where}expected plain YAML, got the anchor &{event.anchor}; write the value out where it is used"
-        if getattr(event, "tag", None):
-            yield f"{where}expected plain YAML, got the tag {event.tag}; remove it"
+            yield f"{where}expected plain YAML, got the alias *{anchor}; write the value out"
+        elif anchor:
+            yield f"{where}expected plain YAML, got the anchor &{anchor}; write the value out where it is used"
+        if tag:
+            yield f"{where}expected plain YAML, got the tag {tag}; remove it"
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             yield f"{where}expected at most {MAX_DEPTH} levels of nesting, got more"
