@@ -99,8 +99,9 @@ def glue_splits_from_hub(task: GlueTask, revision: str | None) -> tuple[list[Sou
         try:
             dataset = load_hub_split(GLUE_REPOSITORY, part.name, hub_split, revision)
         except DataError as error:
+            reason = str(error).rstrip(".")
             raise DataError(
-                f"{error.args[0].rstrip('.')}. Without the Hub, set GLUE_DIR or data.path to a folder in the layout of the original "
+                f"{reason}. Without the Hub, set GLUE_DIR or data.path to a folder in the layout of the original "
                 f"GLUE files ({task.folders[0]}/{task.splits[0].file} and so on)."
             ) from error
         name = f"{GLUE_REPOSITORY} {part.name} {hub_split}"
