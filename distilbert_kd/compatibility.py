@@ -15,9 +15,9 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from distilbert_kd.errors import TeacherError
 
 
-__all__ = ["check_same_tokenizer", "check_teacher", "output_order"]
+__all__ = ["check_same_tokenizer", "check_teacher", "label_names", "output_layer", "output_order"]
 
-_GENERIC_LABEL = re.compile(r"label_\d+")
+_UNNAMED_LABEL = re.compile(r"label_\d+")
 
 
 def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
@@ -63,19 +63,24 @@ def _head_is_untrained(model: PreTrainedModel) -> bool:
     architectures = model.config.architectures
     if not architectures or type(model).__name__ in architectures:
         return False
-    outputs = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == model.config.num_labels]
-    return bool(outputs) and outputs[-1].bias is not None and not outputs[-1].bias.detach().any()
+    layer = output_layer(model)
+    return layer is not None and layer.bias is not None and not layer.bias.detach().any()
 
 
-def output_order(
-    student_config: PretrainedConfig, teacher_config: PretrainedConfig, teacher_labels: Sequence[str] | None = None
-) -> list[int] | None:
-    """Which teacher output stands for each of the student's labels.
+def output_layer(model: PreTrainedModel) -> nn.Linear | None:
+    """The layer that gives the logits: the last linear one with as many outputs as there are labels."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == model.config.num_labels]
+    return layers[-1] if layers else None
+
+
+def output_order(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:
+    """Which of the teacher's outputs stands for each label, matched by name.
+
+    Case, spaces, hyphens and underscores don't count, and a number is the label that has no other name: 1 is LABEL_1.
 
     Args:
-        student_config: whose `id2label` gives the order that is wanted.
-        teacher_config: whose `id2label` names the teacher's outputs, unless
-        teacher_labels: names them.
+        wanted: the labels, in the order of the data and the student.
+        given: the names of the teacher's outputs, in their order.
 
     Returns:
         The order to take the teacher's outputs in, or None when it is the student's already.
@@ -83,40 +88,32 @@ def output_order(
     Raises:
         TeacherError: the names can't be matched one to one.
     """
-    if student_config.num_labels == 1:
-        return None
-    wanted = _names(student_config)
-    given = list(teacher_labels) if teacher_labels is not None else _names(teacher_config)
     keys, given_keys = [_key(name) for name in wanted], [_key(name) for name in given]
     if keys == given_keys:
         return None
     if sorted(keys) == sorted(given_keys) and len(set(keys)) == len(keys):
         return [given_keys.index(key) for key in keys]
-    generic = [who for who, names in (("student", keys), ("teacher", given_keys)) if all(map(_is_generic, names))]
-    hint = (
-        f"The {generic[0]}'s names are the ones a model has when nobody named its labels. "
-        if len(generic) == 1 and len(keys) == len(given_keys)
-        else ""
-    )
+    is_unnamed = len(keys) == len(given_keys) and all(_UNNAMED_LABEL.fullmatch(key) for key in given_keys)
+    hint = "Nobody named the teacher's outputs. " if is_unnamed else ""
     raise TeacherError(
-        f"Expected a teacher with the student's labels {wanted}, got {given}. {hint}"
-        "Say what the teacher's outputs are, in their order: teacher_labels=[...] (in a recipe: teacher.labels)."
+        f"Expected a teacher with the labels {list(wanted)}, got {list(given)}. {hint}Say what the teacher's outputs "
+        "are, in their order, with the names of the data: teacher_labels=[...] (in a recipe: teacher.labels)."
     )
 
 
-def _names(config: PretrainedConfig) -> list[str]:
+def label_names(config: PretrainedConfig) -> list[str]:
+    """The names of a classifier's outputs, in their order."""
     return [str(config.id2label[i]) for i in range(config.num_labels)]
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[\s_-]+", "_", name.strip().casefold())
+    key = re.sub(r"[\s_-]+", "_", str(name).strip().casefold())
+    return f"label_{int(key)}" if key.isdecimal() else key
 
 
-def _is_generic(key: str) -> bool:
-    return _GENERIC_LABEL.fullmatch(key) is not None
-
-
-def check_same_tokenizer(student_tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase) -> None:
+def check_same_tokenizer(
+    student_tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase
+) -> None:
     """Refuses tokenizers that would give the two models different ids for one text.
 
     What is compared is what decides the ids: the vocabulary, the special tokens, and (fast tokenizers) the normaliser,

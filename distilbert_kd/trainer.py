@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, seed_worker
 
-from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, output_order
+from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
 from distilbert_kd.errors import DivergedError, RecipeError
 from distilbert_kd.losses.logits import hard_loss, has_label, mix, soft_loss
 from distilbert_kd.losses.schedule import Schedule, as_schedule
@@ -95,7 +95,9 @@ class DistillationTrainer(Trainer):
         self._terms = TermMeans()
         if teacher is not None:
             self._take_on_teacher(teacher, teacher_labels, teacher_processing_class)
-        self._rows_have_soft_targets = check_rows(self.train_dataset, self.model.config, has_teacher=teacher is not None)
+        self._rows_have_soft_targets = check_rows(
+            self.train_dataset, self.model.config, has_teacher=teacher is not None
+        )
         if self.train_dataset is not None and not self._rows_have_soft_targets and self.alpha != Schedule(0.0, 0.0):
             raise RecipeError(
                 f"Expected a teacher for alpha={alpha}, got neither teacher=... nor a column {TEACHER_LOGITS!r} in the "
@@ -108,7 +110,9 @@ class DistillationTrainer(Trainer):
         check_teacher(self.model, teacher)
         if tokenizer is not None and isinstance(self.processing_class, PreTrainedTokenizerBase):
             check_same_tokenizer(self.processing_class, tokenizer)
-        self._teacher_order = output_order(self.model.config, teacher.config, labels)
+        if self.model.config.num_labels > 1:
+            given = label_names(teacher.config) if labels is None else labels
+            self._teacher_order = output_order(label_names(self.model.config), given)
         if self._teacher_order is not None:
             logger.warning(
                 "The teacher's labels stand in another order than the student's; its outputs are taken in the order %s.",
@@ -221,7 +225,9 @@ class DistillationTrainer(Trainer):
         outputs = model(**self._student_inputs(inputs))
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.dim() != 2:
-            raise ValueError(f"Expected logits of shape (rows, outputs), got {tuple(logits.shape)} from {type(model)}.")
+            raise ValueError(
+                f"Expected logits of shape (rows, outputs), got {tuple(logits.shape)} from {type(model)}."
+            )
         labels = inputs.get("labels")
         if labels is None:
             labels = torch.full((len(logits),), -100, device=logits.device)
@@ -272,15 +278,29 @@ class DistillationTrainer(Trainer):
         kept = self._student_inputs(inputs) | {name: inputs[name] for name in self.label_names if name in inputs}
         return super().prediction_step(model, kept, prediction_loss_only, ignore_keys=ignore_keys)
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:  # noqa: ANN401 - Trainer's own
-        """As Trainer, with the loss as a mean over rows; Trainer's is a mean of batch means."""
-        output = super().evaluation_loop(*args, **kwargs)
-        key = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
-        if key in output.metrics and output.label_ids is not None and self.preprocess_logits_for_metrics is None:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """As Trainer, with the loss as a mean over rows; Trainer's is a mean of batch means.
+
+        The logits are kept for it even where nobody asked for predictions, unless `prediction_loss_only` is set in the
+        training arguments or `preprocess_logits_for_metrics` makes something else of them.
+        """
+        if self.preprocess_logits_for_metrics is not None or self.args.prediction_loss_only:
+            return super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
+        if output.label_ids is not None:
             logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
             labels = torch.as_tensor(output.label_ids)
-            losses = hard_loss(torch.as_tensor(logits), labels)
-            output.metrics[key] = (losses.double().sum() / has_label(labels).sum().clamp(min=1)).item()
+            losses = hard_loss(torch.as_tensor(logits), labels).double()
+            output.metrics[f"{metric_key_prefix}_loss"] = (losses.sum() / has_label(labels).sum().clamp(min=1)).item()
         return output
 
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:  # noqa: ANN401 - any data set
@@ -344,7 +364,10 @@ def _refuse_ignored_options(trainer: Trainer) -> None:
     """
     args = trainer.args
     refused = {
-        "label_smoothing_factor": (args.label_smoothing_factor != 0, "soft targets smooth the labels; raise alpha or T"),
+        "label_smoothing_factor": (
+            args.label_smoothing_factor != 0,
+            "soft targets smooth the labels; raise alpha or T",
+        ),
         "compute_loss_func": (trainer.compute_loss_func is not None, "override compute_loss instead"),
         "average_tokens_across_devices": (not args.average_tokens_across_devices, "leave it at True"),
         "accelerator_config.split_batches": (bool(args.accelerator_config.split_batches), "leave it out"),

@@ -1,0 +1,141 @@
+"""The command line. Each command checks what it was given, then imports what it needs and calls one function."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distilbert_kd.errors import DistillationError
+from distilbert_kd.recipe import load_recipe
+
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Distil a BERT-family classifier into half its layers, and say what was lost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_INTERRUPTED = 130
+
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe, for example recipes/demo/movie_reviews.yaml.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values that win over the recipe's.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result and errors.")]
+
+
+@app.command("run")
+def run_command(recipe: RecipePath, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Distil: teacher, student, control, evaluation, and a run folder with all of it."""
+    with _user_errors():
+        checked = load_recipe(recipe, overrides or [])
+        show_bars = _configure_output(quiet)
+        from distilbert_kd.pipeline import run
+        from distilbert_kd.results import render_table
+
+        results = run(checked, show_bars)
+        if _is_main_process():
+            typer.echo(f"\n{render_table(results)}")
+            typer.echo(f"\nRun folder: {checked.output_dir}")
+
+
+@app.command("validate")
+def validate_command(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Read and check a recipe, and print it with every default filled in. Nothing is loaded."""
+    with _user_errors():
+        checked = load_recipe(recipe, overrides or [])
+        typer.echo(checked.to_yaml().rstrip())
+        typer.echo(f"{recipe} is a valid recipe.", err=True)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    quiet: Quiet = False,
+) -> None:
+    """Score the models of a finished run again; sizes and times are those of the run."""
+    with _user_errors():
+        show_bars = _configure_output(quiet)
+        from distilbert_kd.finished_run import evaluate_run
+        from distilbert_kd.results import render_table
+
+        typer.echo(render_table(evaluate_run(run, show_bars)))
+
+
+@app.command("predict")
+def predict_command(
+    source: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="A run (its student), a model folder or a Hub id.")
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV, JSON lines, parquet, or a GLUE test file.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write: .csv or .jsonl; .tsv for the GLUE server.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text. Default: the recipe's, or 'text'.")] = None,
+    text_pair: Annotated[str | None, typer.Option(help="Column of the second text. Default: the recipe's.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=4, help="Cut to so many tokens. Default: the recipe's.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows at a time.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Predict each row of a file, in its order."""
+    with _user_errors():
+        show_bars = _configure_output(quiet)
+        from distilbert_kd.finished_run import predict_with
+
+        written, num_rows = predict_with(source, file, output, text, text_pair, max_length, batch_size, show_bars)
+        typer.echo(f"{num_rows} predictions: {written}")
+
+
+def main() -> None:
+    """Entry point of `distilbert-kd` and of `python -m distilbert_kd`."""
+    app(prog_name="distilbert-kd")
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Ends with a message and an exit code, and without a traceback, on whatever a user can mend."""
+    try:
+        yield
+    except DistillationError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(_INTERRUPTED) from error
+
+
+def _configure_output(quiet: bool) -> bool:
+    """Sends the package's log lines to stderr and quietens the libraries; says whether progress bars are wanted."""
+    show_bars = not quiet and sys.stderr.isatty()
+    logger = logging.getLogger("distilbert_kd")
+    logger.setLevel(logging.WARNING if quiet or not _is_main_process() else logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
+    logger.propagate = False
+
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    if not show_bars:
+        datasets.disable_progress_bars()
+        transformers.logging.disable_progress_bar()
+    return show_bars
+
+
+def _is_main_process() -> bool:
+    from accelerate import PartialState
+
+    return PartialState().is_main_process

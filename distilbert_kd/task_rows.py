@@ -1,0 +1,63 @@
+"""The rows of a task as both models read them."""
+
+import inspect
+from dataclasses import dataclass
+
+import datasets
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distilbert_kd.data.task_data import TaskData
+from distilbert_kd.data.tokenizing import TokenizedRows, tokenize
+
+
+__all__ = ["TaskRows", "tokenize_rows", "tokenize_task"]
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """Tokenised splits.
+
+    Attributes:
+        train: Rows to train on.
+        evaluation: Labelled splits, the main one first.
+        num_truncated: Rows of all splits that were longer than the largest length.
+    """
+
+    train: datasets.Dataset
+    evaluation: dict[str, datasets.Dataset]
+    num_truncated: int
+
+    @property
+    def main_split(self) -> str:
+        """The split that decides: the first one that is scored."""
+        return next(iter(self.evaluation))
+
+    def notes(self, max_length: int) -> list[str]:
+        """What a reader of the results must know about the tokens."""
+        return [f"{self.num_truncated} texts were cut to {max_length} tokens"] if self.num_truncated else []
+
+
+def tokenize_rows(
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, model: PreTrainedModel
+) -> TokenizedRows:
+    """Tokenises one split for a model, and for every student of it.
+
+    Raises:
+        DataError: `max_length` is more than the model has positions for.
+    """
+    inputs = inspect.signature(model.forward).parameters
+    return tokenize(rows, tokenizer, max_length, inputs, getattr(model.config, "max_position_embeddings", None))
+
+
+def tokenize_task(
+    data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int, model: PreTrainedModel
+) -> TaskRows:
+    """Tokenises all splits that are trained on or scored.
+
+    Raises:
+        DataError: `max_length` is more than the model has positions for.
+    """
+    train = tokenize_rows(data.train, tokenizer, max_length, model)
+    evaluation = {name: tokenize_rows(rows, tokenizer, max_length, model) for name, rows in data.evaluation.items()}
+    num_truncated = train.num_truncated + sum(split.num_truncated for split in evaluation.values())
+    return TaskRows(train.dataset, {name: split.dataset for name, split in evaluation.items()}, num_truncated)

