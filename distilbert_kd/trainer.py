@@ -2,8 +2,8 @@
 
     L = (1 - alpha) * L_hard(T = 1) + alpha * T^2 * KL(teacher_T || student_T)
 
-as a mean over the rows of one optimizer step: all of them, whichever rank and accumulation step holds them. The formulas
-are in `distilbert_kd.losses.logits`; this module brings them together with `transformers.Trainer`.
+as a mean over the rows of one optimizer step: all of them, whichever rank and accumulation step holds them. The
+formulas are in `distilbert_kd.losses.logits`; this module brings them together with `transformers.Trainer`.
 """
 
 import inspect
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_pt_utils import BatchRebalanceSampler
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, seed_worker
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length, seed_worker
 
 from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
 from distilbert_kd.errors import DivergedError, RecipeError
@@ -45,8 +45,8 @@ class DistillationTrainer(Trainer):
 
     The teacher's outputs come from `teacher`, or from a column `teacher_logits` of the training set. The teacher is
     frozen and in eval mode; it is never saved, optimised or wrapped, and evaluation and prediction don't ask it:
-    `eval_loss` is L_hard, which compares with a student that had no teacher. Without teacher and with `alpha=0` this is
-    a plain Trainer with the right gradient accumulation.
+    `eval_loss` is L_hard, which compares with a student that had no teacher. Without teacher and with `alpha=0` this
+    is a plain Trainer with the right gradient accumulation.
 
     Logged beside `loss`: `hard_loss` and `soft_loss` (T^2 included), each a mean over its rows of all processes and
     accumulation steps, before alpha; `alpha` and `temperature` when they follow a schedule.
@@ -59,15 +59,17 @@ class DistillationTrainer(Trainer):
     # model, and is off by the number of accumulation steps for BERT and its family.
     loss_is_scaled_for_ga = True
 
+    model: PreTrainedModel
+
     def __init__(
         self,
-        *args: Any,  # noqa: ANN401 - Trainer's own, in Trainer's order
+        *args: Any,
         teacher: PreTrainedModel | None = None,
         temperature: float | Schedule = 2.0,
         alpha: float | Schedule = 0.5,
         teacher_labels: Sequence[str] | None = None,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> None:
         """Takes what `Trainer` takes, and refuses before the first step what could not be right.
 
@@ -100,8 +102,8 @@ class DistillationTrainer(Trainer):
         )
         if self.train_dataset is not None and not self._rows_have_soft_targets and self.alpha != Schedule(0.0, 0.0):
             raise RecipeError(
-                f"Expected a teacher for alpha={alpha}, got neither teacher=... nor a column {TEACHER_LOGITS!r} in the "
-                "training set. Give one, or set alpha=0 to train on the labels alone."
+                f"Expected a teacher for alpha={alpha}, got neither teacher=... nor a column {TEACHER_LOGITS!r} in "
+                "the training set. Give one, or set alpha=0 to train on the labels alone."
             )
 
     def _take_on_teacher(
@@ -110,12 +112,12 @@ class DistillationTrainer(Trainer):
         check_teacher(self.model, teacher)
         if tokenizer is not None and isinstance(self.processing_class, PreTrainedTokenizerBase):
             check_same_tokenizer(self.processing_class, tokenizer)
-        if self.model.config.num_labels > 1:
+        if not _is_regression(self.model):
             given = label_names(teacher.config) if labels is None else labels
             self._teacher_order = output_order(label_names(self.model.config), given)
         if self._teacher_order is not None:
             logger.warning(
-                "The teacher's labels stand in another order than the student's; its outputs are taken in the order %s.",
+                "The teacher's labels stand in another order than the student's; its outputs are taken as %s.",
                 self._teacher_order,
             )
         teacher.requires_grad_(False).eval().to(self.args.device)
@@ -126,7 +128,8 @@ class DistillationTrainer(Trainer):
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
             wanted = [TEACHER_LOGITS, *(_forward_arguments(self.teacher) if self.teacher is not None else ())]
-            self._signature_columns += [name for name in wanted if name not in self._signature_columns]
+            columns: Any = self._signature_columns  # Trainer declares the attribute as None
+            columns += [name for name in wanted if name not in columns]
 
     def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         accepted = _forward_arguments(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
@@ -139,6 +142,9 @@ class DistillationTrainer(Trainer):
 
         A data set without a length, and `train_sampling_strategy="batch_rebalance"`, which shares the rows itself, are
         left to `Trainer`.
+
+        Returns:
+            A loader of this process's batches, the same number on every process.
         """
         if self.train_dataset is None or isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
@@ -183,7 +189,16 @@ class DistillationTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | int | None]:
-        """The batches of one optimizer step, and the number of their rows on all ranks that have a target."""
+        """The batches of one optimizer step, and the number of their rows that have a target, on all processes.
+
+        Args:
+            epoch_iterator: gives batches.
+            num_batches: of one step.
+            device: of the count.
+
+        Returns:
+            At most `num_batches` batches of this process, and a count of at least 1.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         num_rows = sum((self._counted_rows(batch).sum() for batch in batches), torch.zeros((), dtype=torch.long))
         return batches, self.accelerator.reduce(num_rows.to(device), "sum").clamp(min=1)
@@ -274,7 +289,17 @@ class DistillationTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """As Trainer, with the columns that only the teacher takes left out."""
+        """As Trainer, with the columns that only the teacher takes left out.
+
+        Args:
+            model: the student, as Trainer wrapped it.
+            inputs: a batch.
+            prediction_loss_only: whether only the loss is wanted.
+            ignore_keys: outputs of the model that are no predictions.
+
+        Returns:
+            L_hard, the logits (B, C) and the labels (B,), each None where there is none.
+        """
         kept = self._student_inputs(inputs) | {name: inputs[name] for name in self.label_names if name in inputs}
         return super().prediction_step(model, kept, prediction_loss_only, ignore_keys=ignore_keys)
 
@@ -290,31 +315,45 @@ class DistillationTrainer(Trainer):
 
         The logits are kept for it even where nobody asked for predictions, unless `prediction_loss_only` is set in the
         training arguments or `preprocess_logits_for_metrics` makes something else of them.
+
+        Args:
+            dataloader: the rows, in order.
+            description: for the log.
+            prediction_loss_only: whether the caller wants nothing but the loss.
+            ignore_keys: outputs of the model that are no predictions.
+            metric_key_prefix: "eval" or "test".
+
+        Returns:
+            Logits and labels in the order of the rows, and the metrics.
+
+        Raises:
+            DataError: a label is no class of the model; drop the column to predict without labels.
         """
+        check_rows(dataloader.dataset, self.model.config, has_teacher=True)
         if self.preprocess_logits_for_metrics is not None or self.args.prediction_loss_only:
             return super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
-        if output.label_ids is not None:
+        if output.label_ids is not None and output.metrics is not None:
             logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
             labels = torch.as_tensor(output.label_ids)
             losses = hard_loss(torch.as_tensor(logits), labels).double()
             output.metrics[f"{metric_key_prefix}_loss"] = (losses.sum() / has_label(labels).sum().clamp(min=1)).item()
         return output
 
-    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:  # noqa: ANN401 - any data set
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         """In data set order, always: `group_by_length` would reorder the rows of `predict`."""
-        strategy, self.args.train_sampling_strategy = self.args.train_sampling_strategy, "sequential"
-        try:
-            return super()._get_eval_sampler(eval_dataset)
-        finally:
-            self.args.train_sampling_strategy = strategy
+        return SequentialSampler(eval_dataset) if has_length(eval_dataset) else None
 
     # Logs and faults.
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As Trainer, with the terms of the loss beside the loss.
+
+        Args:
+            logs: what to log.
+            start_time: of the training.
 
         Raises:
             DivergedError: the loss, a term or the gradient is not finite.
@@ -327,8 +366,15 @@ class DistillationTrainer(Trainer):
             self._refuse_non_finite({name: torch.tensor(value) for name, value in logs.items()})
         super().log(logs, start_time)
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:  # noqa: ANN401 - Trainer's own
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As Trainer.
+
+        Args:
+            *args: as Trainer.
+            **kwargs: as Trainer.
+
+        Returns:
+            Steps, mean loss and speed, as Trainer.
 
         Raises:
             DivergedError: a weight is not finite at the end.
@@ -339,6 +385,10 @@ class DistillationTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As Trainer, but weights that are not finite are never saved.
+
+        Args:
+            output_dir: where to; the training arguments' when not given.
+            _internal_call: Trainer's own.
 
         Raises:
             DivergedError: a weight is not finite.
@@ -359,6 +409,9 @@ class DistillationTrainer(Trainer):
 def _refuse_ignored_options(trainer: Trainer) -> None:
     """Options that act only inside the stock loss, or would make the loss depend on the number of processes.
 
+    Args:
+        trainer: with its options.
+
     Raises:
         RecipeError: one of them is set.
     """
@@ -370,15 +423,19 @@ def _refuse_ignored_options(trainer: Trainer) -> None:
         ),
         "compute_loss_func": (trainer.compute_loss_func is not None, "override compute_loss instead"),
         "average_tokens_across_devices": (not args.average_tokens_across_devices, "leave it at True"),
-        "accelerator_config.split_batches": (bool(args.accelerator_config.split_batches), "leave it out"),
-        "accelerator_config.dispatch_batches": (bool(args.accelerator_config.dispatch_batches), "leave it out"),
+        "accelerator_config.split_batches": (bool(trainer.accelerator.split_batches), "leave it out"),
+        "accelerator_config.dispatch_batches": (bool(trainer.accelerator.dispatch_batches), "leave it out"),
     }
     wrong = [f"{name} ({advice})" for name, (is_set, advice) in refused.items() if is_set]
     if wrong:
         raise RecipeError(
-            f"Expected only options that DistillationTrainer acts on, got {'; '.join(wrong)}. It computes its own loss, "
-            "as a mean over the rows of all processes."
+            f"Expected only options that DistillationTrainer acts on, got {'; '.join(wrong)}. It computes its own "
+            "loss, as a mean over the rows of all processes."
         )
+
+
+def _is_regression(model: PreTrainedModel) -> bool:
+    return model.config.num_labels == 1
 
 
 def _forward_arguments(model: nn.Module) -> frozenset[str]:

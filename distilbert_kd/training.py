@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 #: What a recipe leaves open. Score and losses of each epoch are kept, checkpoints are not.
 _DEFAULTS = {
     "eval_strategy": "epoch",
+    "logging_nan_inf_filter": False,  # it hides a broken loss, and waits for the device at each step
     "logging_steps": 0.05,  # a share of all steps
     "save_strategy": "no",
     "per_device_eval_batch_size": 32,
@@ -82,7 +83,12 @@ def training_arguments(
     Raises:
         RecipeError: `TrainingArguments` refuses a value.
     """
-    settings = {**_DEFAULTS, "dataloader_pin_memory": torch.cuda.is_available(), "disable_tqdm": not show_bars, **values}
+    settings = {
+        **_DEFAULTS,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "disable_tqdm": not show_bars,
+        **values,
+    }
     try:
         return TrainingArguments(output_dir=str(output_dir), seed=seed, **settings)
     except (TypeError, ValueError, ImportError) as error:
