@@ -1,12 +1,12 @@
 """How the rows of a step are shared by the ranks: each row once, none repeated.
 
-`accelerate` fills the last, partial batch of an epoch with rows from the beginning, so that every rank gets a full one;
-those rows then count twice, and the gradient depends on the number of processes. Here the rows of a step are the same
-whatever the number of processes, and the ranks share them evenly. A rank that is left without a row still takes part in
-the step (its peers wait for its gradients) with a filler that weighs nothing.
+`accelerate` fills the last, partial batch of an epoch with rows from the beginning, so that every rank gets a full
+one; those rows then count twice, and the gradient depends on the number of processes. Here the rows of a step are the same
+whatever the number of processes, and the ranks share them evenly. A rank that is left without a row still takes part
+in the step (its peers wait for its gradients) with a filler that weighs nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,14 +24,14 @@ FILLER = "is_filler"
 class RankBatchSampler(BatchSampler):
     """This rank's part of each batch of a batch sampler.
 
-    Of a batch of n rows, rank r of W gets rows n r // W to n (r + 1) // W: the same number for each rank when W divides
-    n, at most one row more or less when it doesn't, and none (an empty list) for some ranks when n < W.
+    Of a batch of n rows, rank r of W gets rows n r // W to n (r + 1) // W: the same number for each rank when W
+    divides n, at most one row more or less when it doesn't, and none (an empty list) for some ranks when n < W.
     """
 
     def __init__(self, batch_sampler: BatchSampler, rank: int, num_ranks: int) -> None:
         """Shares the batches of `batch_sampler`, which hold the rows of all `num_ranks` ranks."""
         self.batch_sampler = batch_sampler
-        self.sampler: Sampler = batch_sampler.sampler  # accelerate seeds and swaps it here
+        self.sampler: Sampler | Iterable[int] = batch_sampler.sampler  # accelerate seeds and swaps it here
         self.rank = rank
         self.num_ranks = num_ranks
         self.batch_size = batch_sampler.batch_size // num_ranks
@@ -40,6 +40,11 @@ class RankBatchSampler(BatchSampler):
     def __len__(self) -> int:
         """The number of batches, the same on every rank."""
         return len(self.batch_sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Passes the epoch on to a batch sampler that draws anew in each; other samplers are reached by accelerate."""
+        if hasattr(self.batch_sampler, "set_epoch"):
+            self.batch_sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
         """The rows of this rank, batch after batch."""

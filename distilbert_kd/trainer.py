@@ -22,6 +22,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length, 
 
 from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
 from distilbert_kd.errors import DivergedError, RecipeError
+from distilbert_kd.length_grouping import WINDOW, LengthGroupedBatchSampler, row_lengths
 from distilbert_kd.losses.logits import hard_loss, has_label, mix, soft_loss
 from distilbert_kd.losses.schedule import Schedule, as_schedule
 from distilbert_kd.row_checks import TEACHER_LOGITS, check_rows
@@ -69,6 +70,7 @@ class DistillationTrainer(Trainer):
         alpha: float | Schedule = 0.5,
         teacher_labels: Sequence[str] | None = None,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        length_window: int = WINDOW,
         **kwargs: Any,
     ) -> None:
         """Takes what `Trainer` takes, and refuses before the first step what could not be right.
@@ -80,6 +82,7 @@ class DistillationTrainer(Trainer):
             alpha: weight of the soft target in [0, 1], or a `Schedule`.
             teacher_labels: names of the teacher's outputs in their order, when its config does not name them.
             teacher_processing_class: the teacher's tokenizer, to be compared with `processing_class`.
+            length_window: batches that are sorted together under `train_sampling_strategy="group_by_length"`.
             **kwargs: as `Trainer`.
 
         Raises:
@@ -90,6 +93,7 @@ class DistillationTrainer(Trainer):
         """
         self.temperature = as_schedule(temperature, "temperature", minimum=0.01)
         self.alpha = as_schedule(alpha, "alpha", minimum=0.0, maximum=1.0)
+        self.length_window = length_window
         super().__init__(*args, **kwargs)
         _refuse_ignored_options(self)
         self.teacher = teacher
@@ -148,12 +152,11 @@ class DistillationTrainer(Trainer):
         """
         if self.train_dataset is None or isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
-        sampler = self._get_train_sampler(self.train_dataset)
-        if sampler is None or isinstance(sampler, BatchRebalanceSampler):
+        batches = self._global_batches()
+        if batches is None:
             return super().get_train_dataloader()
         num_ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
         dataset, collator = self._training_columns()
-        batches = BatchSampler(sampler, self._train_batch_size * num_ranks, self.args.dataloader_drop_last)
         loader = DataLoader(
             dataset,
             batch_sampler=RankBatchSampler(batches, rank, num_ranks),
@@ -180,6 +183,19 @@ class DistillationTrainer(Trainer):
         )
         prepared._is_accelerate_prepared = True
         return self.accelerator.prepare_data_loader(prepared)
+
+    def _global_batches(self) -> BatchSampler | None:
+        """Batches of the rows of all processes; None where Trainer has to share them itself."""
+        args = self.args
+        batch_size = self._train_batch_size * self.accelerator.num_processes
+        if args.train_sampling_strategy == "group_by_length":
+            lengths = row_lengths(self.train_dataset, args.length_column_name)
+            seed = args.seed if args.data_seed is None else args.data_seed
+            return LengthGroupedBatchSampler(lengths, batch_size, seed, args.dataloader_drop_last, self.length_window)
+        sampler = self._get_train_sampler(self.train_dataset)
+        if sampler is None or isinstance(sampler, BatchRebalanceSampler):
+            return None
+        return BatchSampler(sampler, batch_size, args.dataloader_drop_last)
 
     def _training_columns(self) -> tuple[Any, Any]:
         if hasattr(self.train_dataset, "column_names"):

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 #: What a recipe leaves open. Score and losses of each epoch are kept, checkpoints are not.
 _DEFAULTS = {
     "eval_strategy": "epoch",
+    "train_sampling_strategy": "group_by_length",
     "logging_nan_inf_filter": False,  # it hides a broken loss, and waits for the device at each step
     "logging_steps": 0.05,  # a share of all steps
     "save_strategy": "no",

@@ -321,12 +321,18 @@ class TestTrainerGoesOnWorking:
         np.testing.assert_allclose(predictions, alone, atol=1e-5)
 
     @pytest.mark.parametrize("stop_at", [2, 3, 5])
-    def test_a_resumed_training_ends_with_the_same_bits(self, tmp_path, stop_at):
+    @pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+    def test_a_resumed_training_ends_with_the_same_bits(self, tmp_path, stop_at, strategy):
         """Prevents a resume, in the middle of an epoch or between two, that repeats or skips rows."""
 
         def make(folder):
             teacher = tiny_bert(4, seed=9)
-            training = {"batch_size": 16, "save_strategy": "steps", "save_steps": 1}
+            training = {
+                "batch_size": 16,
+                "save_strategy": "steps",
+                "save_steps": 1,
+                "train_sampling_strategy": strategy,
+            }
             model = tiny_bert(2, seed=1)  # with dropout
             return trainer_of(folder, pair_rows(45), teacher=teacher, model=model, training=training)
 
