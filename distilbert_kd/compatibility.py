@@ -1,7 +1,7 @@
 """Do teacher and student speak of the same things? Checked before the first step.
 
-Nothing downstream would notice if they did not: logits of another shape broadcast, swapped label names train a student
-to say the opposite, and another vocabulary turns every text into a different one. Each of these gives a plausible loss.
+Nothing downstream would notice if they did not: logits of another shape broadcast, swapped label names train a
+student to say the opposite, another vocabulary turns every text into a different one. The loss looks plausible.
 """
 
 import json
@@ -18,10 +18,15 @@ from distilbert_kd.errors import TeacherError
 __all__ = ["check_same_tokenizer", "check_teacher", "label_names", "output_layer", "output_order"]
 
 _UNNAMED_LABEL = re.compile(r"label_\d+")
+_PROBE = "A naïve Café, isn't it? No. 42!"  # case, accents, punctuation, digits: what tokenizers treat differently
 
 
 def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     """Refuses a teacher that can't teach this student.
+
+    Args:
+        student: the model that will be trained.
+        teacher: the model that it will be trained on; nothing of it is changed.
 
     Raises:
         TeacherError: the teacher has another number of outputs or a smaller vocabulary, shares weights with the
@@ -41,14 +46,14 @@ def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
             )
     if student.config.vocab_size > teacher.config.vocab_size:
         raise TeacherError(
-            f"Expected a teacher that knows the student's vocabulary of {student.config.vocab_size} tokens, got {name} "
+            f"Expected a teacher that knows the student's {student.config.vocab_size} tokens, got {name} "
             f"with {teacher.config.vocab_size}. Take teacher and student with the same tokenizer."
         )
     students_own = {id(parameter) for parameter in student.parameters()}
     if any(id(parameter) in students_own for parameter in teacher.parameters()):
         raise TeacherError(
-            "Expected a teacher and a student with weights of their own, got two that share some: the teacher would be "
-            "trained, or the student frozen. Build the student with build_student(teacher)."
+            "Expected a teacher and a student with weights of their own, got two that share some: the teacher "
+            "would be trained, or the student frozen. Build the student with build_student(teacher)."
         )
     if _head_is_untrained(teacher):
         raise TeacherError(
@@ -116,17 +121,24 @@ def check_same_tokenizer(
 ) -> None:
     """Refuses tokenizers that would give the two models different ids for one text.
 
-    What is compared is what decides the ids: the vocabulary, the special tokens, and (fast tokenizers) the normaliser,
-    pre-tokeniser and template. Class names don't matter: BERT's and DistilBERT's tokenizers are the same.
+    What is compared is what decides the ids: the vocabulary, and of fast tokenizers the normaliser, pre-tokeniser,
+    template and the rest of the model (merges, unknown token). Of a tokenizer written in Python those can't be read,
+    so a text is tried. Class names don't matter: BERT's and DistilBERT's tokenizers are the same.
+
+    Args:
+        student_tokenizer: reads the rows.
+        teacher_tokenizer: read the rows that the teacher was trained on.
 
     Raises:
         TeacherError: they differ; the message says in what.
     """
     difference = _vocabulary_difference(student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab())
-    for part in ("normalizer", "pre_tokenizer", "post_processor"):
-        mine, theirs = _backend_part(student_tokenizer, part), _backend_part(teacher_tokenizer, part)
-        if difference is None and mine != theirs:
-            difference = f"their {part} differs ({_short(mine)} and {_short(theirs)})"
+    if difference is None:
+        mine, theirs = _backend(student_tokenizer), _backend(teacher_tokenizer)
+        if mine is None or theirs is None:
+            difference = _probe_difference(student_tokenizer, teacher_tokenizer)
+        else:
+            difference = _backend_difference(mine, theirs)
     if difference is not None:
         raise TeacherError(
             f"Expected teacher and student to read a text as the same tokens, but {difference}. "
@@ -147,9 +159,34 @@ def _vocabulary_difference(mine: dict[str, int], theirs: dict[str, int]) -> str 
     )
 
 
-def _backend_part(tokenizer: PreTrainedTokenizerBase, part: str) -> Any:  # noqa: ANN401 - JSON of any shape
+def _backend(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
+    """What a fast tokenizer does to a text, as JSON; None for one that is written in Python."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return None if backend is None else json.loads(backend.to_str()).get(part)
+    if backend is None:
+        return None
+    parts = json.loads(backend.to_str())
+    if isinstance(parts["model"].get("vocab"), dict):
+        del parts["model"]["vocab"]  # compared before; a list has scores beside the tokens
+    return {part: parts[part] for part in ("normalizer", "pre_tokenizer", "post_processor", "model")}
+
+
+def _backend_difference(mine: dict[str, Any], theirs: dict[str, Any]) -> str | None:
+    for part in mine:
+        if mine[part] != theirs[part]:
+            return f"their {part} differs ({_differing(mine[part], theirs[part])})"
+    return None
+
+
+def _differing(mine: Any, theirs: Any) -> str:
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        keys = [key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)]
+        return ", ".join(f"{key}: {_short(mine.get(key))} and {_short(theirs.get(key))}" for key in sorted(keys))
+    return f"{_short(mine)} and {_short(theirs)}"
+
+
+def _probe_difference(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> str | None:
+    mine, theirs = student(_PROBE)["input_ids"], teacher(_PROBE)["input_ids"]
+    return None if mine == theirs else f"{_PROBE!r} is {mine} to the student and {theirs} to the teacher"
 
 
 def _short(value: object, limit: int = 80) -> str:

@@ -16,11 +16,16 @@ __all__ = ["TEACHER_LOGITS", "check_rows"]
 TEACHER_LOGITS = "teacher_logits"
 
 
-def check_rows(dataset: Any, config: PretrainedConfig, has_teacher: bool) -> bool:  # noqa: ANN401 - any data set
+def check_rows(dataset: Any, config: PretrainedConfig, has_teacher: bool) -> bool:
     """Looks at the targets of a training set.
 
     Labels and teacher logits of a `datasets.Dataset` are checked; of any other data set nothing can be read without
     running its transforms, so there a bad label is found by the loss, at its step.
+
+    Args:
+        dataset: the rows.
+        config: of the student, which says how many outputs there are.
+        has_teacher: whether a teacher gives every row a soft target.
 
     Returns:
         Whether rows have a soft target: there is a teacher, or a column of its logits.
@@ -35,22 +40,26 @@ def check_rows(dataset: Any, config: PretrainedConfig, has_teacher: bool) -> boo
     label_column = next((name for name in ("labels", "label", "label_ids") if name in columns), None)
     if label_column is None and not has_soft_targets:
         raise DataError(
-            f"Expected a column 'labels', or a teacher, got columns {columns} and no teacher: there is nothing to learn."
+            f"Expected a column 'labels', or a teacher, got columns {columns} and no teacher: "
+            "there is nothing to learn."
         )
     if label_column is not None:
-        labels = np.asarray(dataset.with_format("numpy")[label_column][:])
-        _check_labels(labels, label_column, config.num_labels, has_soft_targets)
+        _check_labels(_values(dataset, label_column), label_column, config.num_labels, has_soft_targets)
     if TEACHER_LOGITS in columns and len(dataset) > 0:
-        width = len(dataset[0][TEACHER_LOGITS])
-        if width != config.num_labels:
-            raise DataError(
-                f"Expected {config.num_labels} teacher logits for each row, the student's outputs, got {width} in "
-                f"column {TEACHER_LOGITS!r}. Compute them with a teacher for this task."
-            )
+        _check_teacher_logits(_values(dataset, TEACHER_LOGITS), config.num_labels)
     return has_soft_targets
 
 
+def _values(dataset: datasets.Dataset, column: str) -> np.ndarray:
+    return np.asarray(dataset.with_format("numpy")[column][:])
+
+
 def _check_labels(labels: np.ndarray, column: str, num_labels: int, has_soft_targets: bool) -> None:
+    if len(labels) > 0 and (labels.ndim != 1 or labels.dtype.kind not in "biuf"):
+        raise DataError(
+            f"Expected one number for each row in column {column!r}, got {labels[0]!r} in row 0. "
+            "Put class numbers, from 0, in place of names, lists and empty cells."
+        )
     missing = labels == IGNORE_INDEX
     if num_labels == 1:
         bad = ~np.isfinite(labels.astype(np.float64))
@@ -66,3 +75,18 @@ def _check_labels(labels: np.ndarray, column: str, num_labels: int, has_soft_tar
         )
     if missing.all() and len(labels) > 0 and not has_soft_targets:
         raise DataError(f"Expected labels or a teacher, got only {IGNORE_INDEX} in column {column!r} and no teacher.")
+
+
+def _check_teacher_logits(logits: np.ndarray, num_labels: int) -> None:
+    if logits.ndim != 2 or logits.shape[1] != num_labels:
+        got = f"{logits.shape[1]}" if logits.ndim == 2 else f"{logits[0]!r} in row 0, or rows of several lengths,"
+        raise DataError(
+            f"Expected {num_labels} teacher logits for each row, the student's outputs, got {got} in column "
+            f"{TEACHER_LOGITS!r}. Compute them with a teacher for this task."
+        )
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(broken) > 0:
+        raise DataError(
+            f"Expected finite teacher logits in column {TEACHER_LOGITS!r}, got NaN or infinity in {len(broken)} rows "
+            f"(first: {', '.join(map(str, broken[:5]))}). Compute them again."
+        )

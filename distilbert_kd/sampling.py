@@ -1,9 +1,9 @@
 """How the rows of a step are shared by the ranks: each row once, none repeated.
 
 `accelerate` fills the last, partial batch of an epoch with rows from the beginning, so that every rank gets a full
-one; those rows then count twice, and the gradient depends on the number of processes. Here the rows of a step are the same
-whatever the number of processes, and the ranks share them evenly. A rank that is left without a row still takes part
-in the step (its peers wait for its gradients) with a filler that weighs nothing.
+one; those rows then count twice, and the gradient depends on the number of processes. Here the rows of a step are
+the same whatever the number of processes, and the ranks share them evenly. A rank that is left without a row still
+takes part in the step (its peers wait for its gradients) with a filler that weighs nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -42,6 +42,15 @@ def tokenize_rows(
 ) -> TokenizedRows:
     """Tokenises one split for a model, and for every student of it.
 
+    Args:
+        rows: with `text`, maybe `text_pair` and `label`.
+        tokenizer: of the model.
+        max_length: largest number of tokens, special ones included.
+        model: decides which inputs are made, and how many tokens have a position.
+
+    Returns:
+        The rows in their order, and how many of them were cut.
+
     Raises:
         DataError: `max_length` is more than the model has positions for.
     """
@@ -53,6 +62,15 @@ def tokenize_task(
     data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int, model: PreTrainedModel
 ) -> TaskRows:
     """Tokenises all splits that are trained on or scored.
+
+    Args:
+        data: the task.
+        tokenizer: of the model.
+        max_length: largest number of tokens, special ones included.
+        model: decides which inputs are made, and how many tokens have a position.
+
+    Returns:
+        The splits, tokenised.
 
     Raises:
         DataError: `max_length` is more than the model has positions for.

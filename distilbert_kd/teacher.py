@@ -121,6 +121,13 @@ def load_base(name: str, data_labels: Sequence[str] | None, revision: str | None
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to a model.
 
+    Args:
+        name: Hub id, folder, or `package:DISTRIBUTION` (see `model_location`).
+        revision: of the Hub repository.
+
+    Returns:
+        The tokenizer, as its files say.
+
     Raises:
         TeacherError: it can't be loaded.
     """
@@ -132,6 +139,12 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
 
 def model_location(name: str) -> str:
     """Where `from_pretrained` finds a model: `name` itself, or the folder in a package for `package:DISTRIBUTION`.
+
+    Args:
+        name: Hub id, folder, or `package:DISTRIBUTION`.
+
+    Returns:
+        Hub id or folder.
 
     Raises:
         TeacherError: the package is not installed, or holds no model folder (config.json beside safetensors).

@@ -5,9 +5,9 @@
     L_soft = T^2 * KL(teacher_T || student_T),   p_T = softmax(logits / T)
 
 The soft targets carry more than the winning class: how much the other classes resemble it. A higher T softens them and
-tells more of that, a lower one tells less. T^2 keeps the size of the gradient of L_soft independent of T, so that alpha
-means the same at every T. With one output (regression) a softmax is constant and its KL is zero whatever the student
-does, so both terms are squared errors there: to the label, and to the teacher's output.
+tells more of that, a lower one tells less. T^2 keeps the size of the gradient of L_soft independent of T, so that
+alpha means the same at every T. With one output (regression) a softmax is constant and its KL is zero whatever the
+student does, so both terms are squared errors there: to the label, and to the teacher's output.
 
 Every function returns one value for each row; who sums them knows over how many rows of all ranks and accumulation
 steps to take the mean.
@@ -32,8 +32,8 @@ def soft_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
     """How far the student's distribution is from the teacher's, for each row.
 
     Formula: T^2 * sum_c p_T(c) (log p_T(c) - log q_T(c)) with p the teacher and q the student; for C = 1 the squared
-    error (student - teacher)^2, which T does not enter. In nats; 0, its minimum, where the logits of a row are equal up
-    to a constant (C = 1: equal).
+    error (student - teacher)^2, which T does not enter. In nats; 0, its minimum, where the logits of a row are equal
+    up to a constant (C = 1: equal).
 
     Args:
         student_logits: (B, C).

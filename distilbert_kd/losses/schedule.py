@@ -46,6 +46,15 @@ class Schedule:
 def as_schedule(value: "float | Schedule", name: str, minimum: float, maximum: float = math.inf) -> Schedule:
     """`value` as a schedule, a number being a constant one.
 
+    Args:
+        value: a number or a schedule.
+        name: of the value, for the message.
+        minimum: smallest value allowed.
+        maximum: largest value allowed.
+
+    Returns:
+        The schedule; both its ends, and so all its values, lie in [minimum, maximum].
+
     Raises:
         ValueError: a value outside [minimum, maximum], or not finite.
     """

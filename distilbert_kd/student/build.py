@@ -9,13 +9,14 @@ import re
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distilbert_kd.errors import TeacherError
 from distilbert_kd.student.layer_maps import resolve_layers
 
 
-__all__ = ["SUPPORTED_ARCHITECTURES", "build_student", "count_layers"]
+__all__ = ["SUPPORTED_ARCHITECTURES", "build_student", "count_layers", "encoder_layers"]
 
 #: Where the encoder layers of each architecture live below `model.base_model` (`config.model_type` -> path).
 SUPPORTED_ARCHITECTURES = {
@@ -67,7 +68,8 @@ def build_student(
     if lost or spare:
         raise TeacherError(
             f"{type(teacher).__name__} can't be cut to layers {chosen}: a layer's parts depend on where it stands "
-            f"({', '.join((lost + spare)[:3])}). Keep teacher layer 0 as the first layer, for example layers='distilbert'."
+            f"({', '.join((lost + spare)[:3])}). Keep teacher layer 0 as the first layer, for example "
+            "layers='distilbert'."
         )
     student.load_state_dict({name: teacher_state[source] for name, source in names.items()})
     return student.train()
@@ -76,10 +78,33 @@ def build_student(
 def count_layers(model: PreTrainedModel) -> int:
     """The number of encoder layers, read from the model itself.
 
+    Args:
+        model: a teacher or a student.
+
+    Returns:
+        N, counted in the model and not read from its configuration.
+
     Raises:
         TeacherError: the architecture is not in `SUPPORTED_ARCHITECTURES`.
     """
-    return len(model.base_model.get_submodule(SUPPORTED_ARCHITECTURES[_model_type(model)]))
+    return len(encoder_layers(model))
+
+
+def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The encoder layers themselves, from the first to the last.
+
+    Args:
+        model: with or without a head.
+
+    Returns:
+        The model's own list.
+
+    Raises:
+        TeacherError: the architecture is not in `SUPPORTED_ARCHITECTURES`.
+    """
+    layers = model.base_model.get_submodule(SUPPORTED_ARCHITECTURES[_model_type(model)])
+    assert isinstance(layers, nn.ModuleList)
+    return layers
 
 
 def _model_type(model: PreTrainedModel) -> str:

@@ -1,13 +1,13 @@
 """Which teacher layers a student is made of.
 
-A layer map is a list of teacher layer numbers, one for each student layer, counted from 0 and increasing. With N teacher
-layers and M student layers, the named maps are:
+A layer map is a list of teacher layer numbers, one for each student layer, counted from 0 and increasing. With N
+teacher layers and M student layers, the named maps are:
 
 | name | student layer i copies teacher layer | 12 -> 6 | source |
 |---|---|---|---|
-| `distilbert` | round(i (N - 1) / (M - 1)) | 0 2 4 7 9 11 | the table in DistilBERT's `scripts/extract_distilbert.py` |
+| `distilbert` | round(i (N - 1) / (M - 1)) | 0 2 4 7 9 11 | DistilBERT's `scripts/extract_distilbert.py` |
 | `alternate` | floor(i N / M) | 0 2 4 6 8 10 | "taking one layer out of two", Sanh et al. 2019, section 3 |
-| `alternate_last` | ceil((i + 1) N / M) - 1 | 1 3 5 7 9 11 | Jiao et al. 2020 (TinyBERT), section 4.2: g(m) = m N / M |
+| `alternate_last` | ceil((i + 1) N / M) - 1 | 1 3 5 7 9 11 | Jiao et al. 2020 (TinyBERT): g(m) = m N / M |
 | `first` | i | 0 1 2 3 4 5 | Sun et al. 2019 (PKD), section 4.2 |
 | `last` | N - M + i | 6 7 8 9 10 11 | |
 """
@@ -31,12 +31,18 @@ LAYER_MAPS: dict[str, Callable[[int, int, int], int]] = {
 def half_of(num_teacher_layers: int) -> int:
     """Half the teacher's layers, rounded down: the default depth of a student.
 
+    Args:
+        num_teacher_layers: N.
+
+    Returns:
+        M, at least 1.
+
     Raises:
         RecipeError: the teacher has one layer only.
     """
     if num_teacher_layers < 2:
         raise RecipeError(
-            f"A student needs a teacher of at least 2 layers to have half of them; this teacher has {num_teacher_layers}. "
+            f"Expected a teacher of at least 2 layers, to take half of them, got one of {num_teacher_layers}. "
             "Take a deeper teacher."
         )
     return num_teacher_layers // 2
@@ -56,7 +62,7 @@ def resolve_layers(
         M increasing numbers in [0, N).
 
     Raises:
-        RecipeError: an unknown name, a list that is not increasing or leaves the teacher, or a depth that does not fit.
+        RecipeError: an unknown name, a list that is not increasing or leaves the teacher, or a depth that doesn't fit.
     """
     if isinstance(layers, str):
         return _named(num_teacher_layers, half_of(num_teacher_layers) if num_layers is None else num_layers, layers)
@@ -69,7 +75,8 @@ def resolve_layers(
         )
     if num_layers is not None and num_layers != len(chosen):
         raise RecipeError(
-            f"num_layers is {num_layers} and layers lists {len(chosen)} ({chosen}). Leave num_layers out, or make them agree."
+            f"num_layers is {num_layers} and layers lists {len(chosen)} ({chosen}). Leave num_layers out, or "
+            "make them agree."
         )
     return chosen
 
