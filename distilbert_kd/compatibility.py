@@ -58,7 +58,7 @@ def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     if _head_is_untrained(teacher):
         raise TeacherError(
             f"Expected a fine-tuned teacher, got {name} from a checkpoint of "
-            f"{', '.join(teacher.config.architectures)}: its classification head is random and has nothing to teach. "
+            f"{', '.join(teacher.config.architectures or ())}: its classification head is random and has nothing to teach. "
             "Fine-tune it on the task first (in a recipe: teacher.finetune)."
         )
 
@@ -108,7 +108,8 @@ def output_order(wanted: Sequence[str], given: Sequence[str]) -> list[int] | Non
 
 def label_names(config: PretrainedConfig) -> list[str]:
     """The names of a classifier's outputs, in their order."""
-    return [str(config.id2label[i]) for i in range(config.num_labels)]
+    names: dict[Any, str] = dict(config.id2label or {})
+    return [str(name) for _, name in sorted(names.items())]
 
 
 def _key(name: str) -> str:

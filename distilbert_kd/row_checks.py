@@ -36,6 +36,7 @@ def check_rows(dataset: Any, config: PretrainedConfig, has_teacher: bool) -> boo
     if not isinstance(dataset, datasets.Dataset):
         return has_teacher
     columns = dataset.column_names
+    num_labels = int(config.num_labels or 0)
     has_soft_targets = has_teacher or TEACHER_LOGITS in columns
     label_column = next((name for name in ("labels", "label", "label_ids") if name in columns), None)
     if label_column is None and not has_soft_targets:
@@ -44,9 +45,9 @@ def check_rows(dataset: Any, config: PretrainedConfig, has_teacher: bool) -> boo
             "there is nothing to learn."
         )
     if label_column is not None:
-        _check_labels(_values(dataset, label_column), label_column, config.num_labels, has_soft_targets)
+        _check_labels(_values(dataset, label_column), label_column, num_labels, has_soft_targets)
     if TEACHER_LOGITS in columns and len(dataset) > 0:
-        _check_teacher_logits(_values(dataset, TEACHER_LOGITS), config.num_labels)
+        _check_teacher_logits(_values(dataset, TEACHER_LOGITS), num_labels)
     return has_soft_targets
 
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -218,5 +219,5 @@ def _made_of(model: PreTrainedModel) -> str:
     return ", ".join(model.config.architectures or ["an unnamed class"])
 
 
-def _problem_type(data_labels: Sequence[str] | None) -> str:
+def _problem_type(data_labels: Sequence[str] | None) -> Literal["regression", "single_label_classification"]:
     return "regression" if data_labels is None else "single_label_classification"
