@@ -30,6 +30,8 @@ def reads_first_position_only(model: Any) -> bool:
     """Whether the logits depend on the first position of the last layer alone, in a way that is known here."""
     if not isinstance(model, PreTrainedModel) or model.config.model_type not in _FORWARDS:
         return False
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        return False  # the layer is run again in the backward pass, outside the context
     config = model.config
     if config.model_type == "deberta-v2" and config.num_hidden_layers == 1:
         return False  # its convolution mixes the first layer's positions
@@ -47,10 +49,10 @@ def first_position_only(model: Any) -> Iterator[None]:
     Args:
         model: the model itself, not a wrapper of it.
     """
-    if not reads_first_position_only(model):
+    layer: Any = encoder_layers(model)[-1] if reads_first_position_only(model) else None
+    if layer is None or "forward" in vars(layer):  # no such model, or within the context already
         yield
         return
-    layer: Any = encoder_layers(model)[-1]
     # One function object for the life of the layer, so that a compiled forward is not compiled again.
     if not hasattr(layer, "_first_position_forward"):
         layer._first_position_forward = partial(_FORWARDS[model.config.model_type], layer)

@@ -8,7 +8,8 @@ formulas are in `distilbert_kd.losses.logits`; this module brings them together 
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length, seed_worker
 
+from distilbert_kd import first_position
 from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
 from distilbert_kd.errors import DivergedError, RecipeError
 from distilbert_kd.length_grouping import WINDOW, LengthGroupedBatchSampler, row_lengths
@@ -71,6 +73,7 @@ class DistillationTrainer(Trainer):
         teacher_labels: Sequence[str] | None = None,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
         length_window: int = WINDOW,
+        first_position_only: bool | None = None,
         **kwargs: Any,
     ) -> None:
         """Takes what `Trainer` takes, and refuses before the first step what could not be right.
@@ -83,6 +86,9 @@ class DistillationTrainer(Trainer):
             teacher_labels: names of the teacher's outputs in their order, when its config does not name them.
             teacher_processing_class: the teacher's tokenizer, to be compared with `processing_class`.
             length_window: batches that are sorted together under `train_sampling_strategy="group_by_length"`.
+            first_position_only: whether the last layer is computed for the first position alone, where the head reads
+                no other (see `distilbert_kd.first_position`): the same logits and gradients, but other dropout draws.
+                None: where there are soft targets, so that without any this is the plain Trainer to the bit.
             **kwargs: as `Trainer`.
 
         Raises:
@@ -103,6 +109,10 @@ class DistillationTrainer(Trainer):
             self._take_on_teacher(teacher, teacher_labels, teacher_processing_class)
         self._rows_have_soft_targets = check_rows(
             self.train_dataset, self.model.config, has_teacher=teacher is not None
+        )
+        is_first_only = self._rows_have_soft_targets if first_position_only is None else first_position_only
+        self._last_layer: Callable[[nn.Module], AbstractContextManager] = (
+            first_position.first_position_only if is_first_only else nullcontext
         )
         if self.train_dataset is not None and not self._rows_have_soft_targets and self.alpha != Schedule(0.0, 0.0):
             raise RecipeError(
@@ -135,8 +145,12 @@ class DistillationTrainer(Trainer):
             columns: Any = self._signature_columns  # Trainer declares the attribute as None
             columns += [name for name in wanted if name not in columns]
 
+    @property
+    def _bare_student(self) -> PreTrainedModel:
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
     def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        accepted = _forward_arguments(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
+        accepted = _forward_arguments(self._bare_student)
         return {name: value for name, value in inputs.items() if name in accepted and name != "labels"}
 
     # Rows: see distilbert_kd.sampling.
@@ -253,7 +267,8 @@ class DistillationTrainer(Trainer):
         Raises:
             ValueError: the student's logits are not of shape (B, C), or not of the teacher's.
         """
-        outputs = model(**self._student_inputs(inputs))
+        with self._last_layer(self._bare_student):
+            outputs = model(**self._student_inputs(inputs))
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.dim() != 2:
             raise ValueError(
@@ -289,7 +304,7 @@ class DistillationTrainer(Trainer):
         if self.teacher is None:
             return inputs[TEACHER_LOGITS]
         accepted = _forward_arguments(self.teacher)
-        with torch.no_grad(), self.accelerator.autocast():
+        with torch.no_grad(), self.accelerator.autocast(), self._last_layer(self.teacher):
             outputs = self.teacher(**{k: v for k, v in inputs.items() if k in accepted and k != "labels"})
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         return logits if self._teacher_order is None else logits[:, self._teacher_order]
@@ -317,7 +332,8 @@ class DistillationTrainer(Trainer):
             L_hard, the logits (B, C) and the labels (B,), each None where there is none.
         """
         kept = self._student_inputs(inputs) | {name: inputs[name] for name in self.label_names if name in inputs}
-        return super().prediction_step(model, kept, prediction_loss_only, ignore_keys=ignore_keys)
+        with self._last_layer(self._bare_student):
+            return super().prediction_step(model, kept, prediction_loss_only, ignore_keys=ignore_keys)
 
     def evaluation_loop(
         self,
