@@ -1,0 +1,211 @@
+"""The teacher is asked once for each row, and its answers are kept on disk.
+
+A frozen teacher without dropout says the same of a row in every epoch, for every seed, for every student. Its
+logits are kept as a column of an Arrow data set, memory-mapped, which stands beside the rows: shuffling, selecting, sharing by
+ranks and resuming stay right because the column moves with the rows.
+
+A cache is found by what its logits depend on, and by nothing else: the bytes of the teacher's weights, its
+configuration, its tokenizer, the ordered texts, the largest length and the number type. A teacher that was trained
+again under the same name, or one changed row, has another key. (`datasets.map` hashes the call, in which a teacher is
+but a path.)
+
+A reader finds a whole cache or none: it is written to a folder beside its place, with the size and SHA-256 of each
+file, and renamed. Whoever comes second with the same key throws its own away. A damaged one is set aside and built
+anew.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from huggingface_hub.constants import HF_HOME
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from distilbert_kd.data.task_data import fingerprint
+from distilbert_kd.errors import StorageError, TeacherError
+from distilbert_kd.row_checks import TEACHER_LOGITS
+from distilbert_kd.scoring import predict_logits
+from distilbert_kd.weights import weights_sha256
+
+
+__all__ = ["DEFAULT_CACHE_DIR", "cache_key", "cached_teacher_logits"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CACHE_DIR = Path(HF_HOME) / "distilbert_kd" / "teacher_logits"
+
+#: Changes when the meaning of a key or of a cached file does.
+_FORMAT = 1
+_MANIFEST = "manifest.json"
+_NOT_OF_THE_CONFIG = ("_name_or_path", "transformers_version", "id2label", "label2id", "dtype", "architectures")
+
+
+def cached_teacher_logits(
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: datasets.Dataset,
+    rows: datasets.Dataset,
+    max_length: int,
+    arguments: TrainingArguments,
+    cache_dir: Path = DEFAULT_CACHE_DIR,
+) -> datasets.Dataset:
+    """The teacher's logits for each row, from the cache or from one pass of the teacher.
+
+    In a distributed run every process calls this: the pass is shared by all, and one process of each machine writes.
+
+    Args:
+        teacher: a classifier in the data's order of labels.
+        tokenizer: the teacher's.
+        texts: `text` and, for pairs, `text_pair`; they go into the key.
+        rows: the same rows, tokenised for the teacher.
+        max_length: that the rows were cut to.
+        arguments: batch size, device and precision of the pass.
+        cache_dir: where caches are kept.
+
+    Returns:
+        One column, `teacher_logits`: fixed-size lists of C float32, row by row.
+
+    Raises:
+        TeacherError: a logit is not finite.
+        StorageError: the cache can't be written.
+    """
+    place = cache_dir / cache_key(teacher, tokenizer, texts, max_length)
+    found = _read(place, len(rows))
+    if all(gather_object([found is not None])) and found is not None:
+        logger.info("teacher: logits of %d rows from %s", len(rows), place)
+        return found
+    logger.info("teacher: asking for the logits of %d rows, once", len(rows))
+    logits = predict_logits(teacher, tokenizer, rows, arguments).astype(np.float32)
+    _refuse_non_finite(logits)
+    if PartialState().is_local_main_process:
+        _write(place, logits)
+    PartialState().wait_for_everyone()
+    written = _read(place, len(rows))
+    if written is None:
+        raise StorageError(f"Expected the teacher's logits in {place}, got none that is whole. Is the disk sound?")
+    return written
+
+
+def cache_key(
+    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: datasets.Dataset, max_length: int
+) -> str:
+    """SHA-256, in hexadecimal, over all that the logits depend on.
+
+    Args:
+        teacher: its weights and configuration count, its name and its label names don't.
+        tokenizer: the teacher's.
+        texts: `text` and `text_pair`, in order.
+        max_length: that the rows are cut to.
+
+    Returns:
+        64 characters.
+    """
+    config = {name: value for name, value in teacher.config.to_dict().items() if name not in _NOT_OF_THE_CONFIG}
+    parts = {
+        "format": _FORMAT,
+        "weights": weights_sha256(teacher),
+        "config": config,
+        "tokenizer": _tokenizer_identity(tokenizer),
+        "texts": fingerprint(texts.select_columns([n for n in ("text", "text_pair") if n in texts.column_names])),
+        "max_length": max_length,
+        "dtype": "float32",
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """What decides the ids of a text; padding and truncation are set at each call and left out."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return {
+            "vocabulary": tokenizer.get_vocab(),
+            "special": tokenizer.special_tokens_map,
+            "class": str(type(tokenizer)),
+        }
+    state = json.loads(backend.to_str())
+    return {part: state.get(part) for part in state if part not in ("padding", "truncation")}
+
+
+def _refuse_non_finite(logits: np.ndarray) -> None:
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=-1))
+    if len(broken):
+        raise TeacherError(
+            f"Expected finite logits from the teacher, got NaN or infinity for {len(broken)} rows "
+            f"(first: {', '.join(map(str, broken[:5]))}). Its weights are broken, or half precision overflows."
+        )
+
+
+def _read(place: Path, num_rows: int) -> datasets.Dataset | None:
+    """The cache at a place; None if there is none, and none that is whole: a damaged one is set aside."""
+    if not place.is_dir():
+        return None
+    try:
+        manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
+        is_whole = manifest["rows"] == num_rows and all(
+            _file_record(place / name) == record for name, record in manifest["files"].items()
+        )
+        if is_whole:
+            return datasets.load_from_disk(str(place))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    logger.warning("teacher: the cache %s is damaged; it is set aside and built anew", place)
+    _set_aside(place)
+    return None
+
+
+def _set_aside(place: Path) -> None:
+    aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=place.parent))
+    try:
+        place.rename(aside / place.name)
+    except FileNotFoundError:
+        pass  # another process was first
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(place: Path, logits: np.ndarray) -> None:
+    features = datasets.Features({TEACHER_LOGITS: datasets.List(datasets.Value("float32"), length=logits.shape[1])})
+    column = datasets.Dataset.from_dict({TEACHER_LOGITS: logits}, features=features)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=place.parent) as building:
+            part = Path(building) / "part"
+            column.save_to_disk(str(part))
+            files = {path.name: _file_record(path) for path in sorted(part.iterdir())}
+            manifest = {"format": _FORMAT, "rows": len(column), "files": files}
+            (part / _MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+            for path in part.iterdir():
+                _sync(path)
+            try:
+                part.rename(place)
+            except OSError:
+                if not place.is_dir():  # otherwise another process was first, with the same logits
+                    raise
+        _sync(place.parent)
+    except OSError as error:
+        raise StorageError(
+            f"Expected to keep the teacher's logits ({logits.nbytes / 1e6:.1f} MB) in {place.parent}, got: "
+            f"{error.strerror or error}. Free some space, choose another folder (teacher.cache_dir), or set "
+            "teacher.cache=false."
+        ) from error
+
+
+def _file_record(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
