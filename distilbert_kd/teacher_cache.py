@@ -1,8 +1,8 @@
 """The teacher is asked once for each row, and its answers are kept on disk.
 
 A frozen teacher without dropout says the same of a row in every epoch, for every seed, for every student. Its
-logits are kept as a column of an Arrow data set, memory-mapped, which stands beside the rows: shuffling, selecting, sharing by
-ranks and resuming stay right because the column moves with the rows.
+logits are kept as a column of an Arrow data set, memory-mapped, which stands beside the rows:
+shuffling, selecting, sharing by ranks and resuming stay right because the column moves with the rows.
 
 A cache is found by what its logits depend on, and by nothing else: the bytes of the teacher's weights, its
 configuration, its tokenizer, the ordered texts, the largest length and the number type. A teacher that was trained
