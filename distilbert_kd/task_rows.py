@@ -4,7 +4,7 @@ import inspect
 from dataclasses import dataclass
 
 import datasets
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.data.tokenizing import TokenizedRows, tokenize
@@ -55,7 +55,16 @@ def tokenize_rows(
         DataError: `max_length` is more than the model has positions for.
     """
     inputs = inspect.signature(model.forward).parameters
-    return tokenize(rows, tokenizer, max_length, inputs, getattr(model.config, "max_position_embeddings", None))
+    return tokenize(rows, tokenizer, max_length, inputs, _max_length_of(model.config))
+
+
+def _max_length_of(config: PretrainedConfig) -> int | None:
+    """How many tokens have a position; RoBERTa and MPNet count theirs from after the padding token's number."""
+    num_positions = getattr(config, "max_position_embeddings", None)
+    if num_positions is None or config.model_type not in ("roberta", "mpnet"):
+        return num_positions
+    padding = config.pad_token_id if config.model_type == "roberta" else 1  # MPNet's is fixed in its code
+    return num_positions - (padding or 0) - 1
 
 
 def tokenize_task(

@@ -86,7 +86,7 @@ def load_teacher(
 
 
 def load_base(name: str, data_labels: Sequence[str] | None, revision: str | None = None) -> PreTrainedModel:
-    """A base model with a new classification head for the data's labels, to be fine-tuned.
+    """A base model with a classification head for the data's labels, to be fine-tuned.
 
     Args:
         name: Hub id, folder, or `package:DISTRIBUTION`.
@@ -94,10 +94,11 @@ def load_base(name: str, data_labels: Sequence[str] | None, revision: str | None
         revision: of the Hub repository.
 
     Returns:
-        The model in float32, on the CPU. Its head is random: seed torch first.
+        The model in float32, on the CPU. Its head is random, so seed torch first; only a checkpoint that has a head
+        with as many outputs keeps it.
 
     Raises:
-        TeacherError: it can't be loaded.
+        TeacherError: it can't be loaded, or weights of the encoder are missing or of another shape in its checkpoint.
     """
     labels = {} if data_labels is None else dict(enumerate(data_labels))
     model, loading = _load(
@@ -109,11 +110,13 @@ def load_base(name: str, data_labels: Sequence[str] | None, revision: str | None
     )
     encoder = f"{model.base_model_prefix}."
     # A pooler is made of the last layer's first position; encoders trained without one are fine-tuned with a new one.
-    lost = sorted(key for key in loading["missing_keys"] if key.startswith(encoder) and ".pooler." not in key)
+    lost = [key for key in loading["missing_keys"] if ".pooler." not in key]
+    lost += [key for key, *_ in loading["mismatched_keys"]]  # a head of another size is replaced, nothing else
+    lost = sorted(key for key in lost if key.startswith(encoder))
     if lost:
         raise TeacherError(
-            f"Expected the weights of an encoder in {name}, got a checkpoint without {', '.join(lost[:4])}. "
-            "Take a whole checkpoint."
+            f"Expected the weights of an encoder in {name}, got a checkpoint without {', '.join(lost[:4])}, or with "
+            "other shapes than its config.json says. Take a whole checkpoint."
         )
     model.config.problem_type = _problem_type(data_labels)
     return model
@@ -130,12 +133,22 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         The tokenizer, as its files say.
 
     Raises:
-        TeacherError: it can't be loaded.
+        TeacherError: it can't be loaded, or knows no word.
     """
     try:
-        return AutoTokenizer.from_pretrained(model_location(name), revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(model_location(name), revision=revision, trust_remote_code=False)
+    except TeacherError:
+        raise
     except _LOADING_ERRORS as error:
-        raise TeacherError(_could_not_load("tokenizer", name, error)) from error
+        raise TeacherError(_could_not_load("a tokenizer", name, error)) from error
+    # transformers 5 makes one of the special tokens alone where there is no file, and every text is [UNK] to it.
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        files = ", ".join(tokenizer.vocab_files_names.values())
+        raise TeacherError(
+            f"Expected a tokenizer at {name!r}, got a {type(tokenizer).__name__} without a vocabulary. "
+            f"Put its files ({files}) beside the model: tokenizer.save_pretrained() writes them."
+        )
+    return tokenizer
 
 
 def model_location(name: str) -> str:
@@ -176,23 +189,35 @@ def _load(name: str, revision: str | None, **config: object) -> tuple[PreTrained
             model_location(name),
             revision=revision,
             use_safetensors=True,
+            trust_remote_code=False,  # the default asks on the terminal
             dtype=torch.float32,
             output_loading_info=True,
             **config,
         )
+    except TeacherError:
+        raise
     except _LOADING_ERRORS as error:
-        raise TeacherError(_could_not_load("model", name, error)) from error
+        raise TeacherError(_could_not_load("a model with weights in safetensors", name, error)) from error
     return model, loading
 
 
 def _could_not_load(what: str, name: str, error: Exception) -> str:
-    if isinstance(error, TeacherError):
-        return str(error)
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return (
-        f"Expected a {what} with weights in safetensors at {name!r}, got: {reason} "
-        "Give a folder, a Hub id (with HF_HUB_OFFLINE unset), or package:NAME."
-    )
+    """The message for a library's error: its first line, and what to do, which depends on what is there."""
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(". ")
+    folder = Path(name)
+    if name.startswith(_PACKAGE):
+        advice = "Install the package again."
+    elif not folder.is_dir():
+        reason = f"no folder of that name, and from the Hub: {reason}"
+        advice = "Give a folder, a Hub id (with HF_HUB_OFFLINE unset), or package:NAME."
+    elif any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+        advice = (
+            "A .bin file is a pickle, which can run any code when it is read. If you trust it, load it with "
+            "transformers once and call save_pretrained()."
+        )
+    else:
+        advice = "Mend the folder, or copy it again."
+    return f"Expected {what} at {name!r}, got: {reason}. {advice}"
 
 
 def _put_in_order(model: PreTrainedModel, data_labels: Sequence[str], teacher_labels: Sequence[str] | None) -> None:
