@@ -113,6 +113,10 @@ class Teacher(_Section):
         default=None, description="Training arguments; present: train this base model on the task first."
     )
     allow_near_chance: bool = Field(default=False, description="Go on although the teacher scores near chance.")
+    cache: bool = Field(default=True, description="Ask the teacher once for each row, and keep its logits on disk.")
+    cache_dir: PathText | None = Field(
+        default=None, description="Where logits are kept; distilbert_kd in HF_HOME by default."
+    )
 
     @staticmethod
     def _rules(given: Mapping[str, Any]) -> list[str]:
@@ -120,15 +124,20 @@ class Teacher(_Section):
 
 
 class Student(_Section):
-    """Which layers of the teacher the student starts with."""
+    """Which layers the student starts with, and of which model."""
 
+    init_from: PathText | None = Field(
+        default=None,
+        description="Hub id, folder or package:DISTRIBUTION of another model to cut the student from.",
+    )
     num_layers: int | None = Field(
         default=None, ge=1, description="Number of layers; half of the teacher's by default."
     )
     layers: Annotated[
         Annotated[LayerMap, Tag("name")] | Annotated[list[Layer], Field(min_length=1), Tag("list")],
         Discriminator(lambda value: "list" if isinstance(value, list) else "name"),
-    ] = Field(default="alternate", description="A layer map by name, or the teacher's layers as a list.")
+    ] = Field(default="alternate", description="A layer map by name, or the layers as a list.")
+    freeze_embeddings: bool = Field(default=False, description="Leave the embeddings as the teacher's.")
 
     @staticmethod
     def _rules(given: Mapping[str, Any]) -> list[str]:
