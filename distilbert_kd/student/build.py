@@ -16,7 +16,7 @@ from distilbert_kd.errors import TeacherError
 from distilbert_kd.student.layer_maps import resolve_layers
 
 
-__all__ = ["SUPPORTED_ARCHITECTURES", "build_student", "count_layers", "encoder_layers"]
+__all__ = ["SUPPORTED_ARCHITECTURES", "build_student", "count_layers", "encoder_layers", "freeze_embeddings"]
 
 #: Where the encoder layers of each architecture live below `model.base_model` (`config.model_type` -> path).
 SUPPORTED_ARCHITECTURES = {
@@ -73,6 +73,15 @@ def build_student(
         )
     student.load_state_dict({name: teacher_state[source] for name, source in names.items()})
     return student.train()
+
+
+def freeze_embeddings(student: PreTrainedModel) -> None:
+    """Leaves the embeddings as they were copied: they are most of a small model's parameters, and of its optimiser.
+
+    Args:
+        student: whose embeddings are no longer trained.
+    """
+    student.base_model.get_submodule("embeddings").requires_grad_(False)
 
 
 def count_layers(model: PreTrainedModel) -> int:

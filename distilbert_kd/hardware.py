@@ -1,0 +1,38 @@
+"""What the machine at hand does best: precision, and how rows get to the device."""
+
+from typing import Any
+
+import torch
+
+
+__all__ = ["describe_hardware_settings", "hardware_settings"]
+
+
+def hardware_settings() -> dict[str, Any]:
+    """`TrainingArguments` for this machine, which a recipe's own win over.
+
+    A GPU with bfloat16 units trains under bf16 autocast, with TF32 for what stays in float32, from pinned memory that
+    is copied while the GPU works. A CPU trains in float32: without matrix units for bfloat16, bf16 autocast takes half
+    as long again there.
+
+    Returns:
+        Names and values as `TrainingArguments` takes them.
+    """
+    if not torch.cuda.is_available():
+        return {"dataloader_pin_memory": False}
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return {
+        "bf16": has_bf16,
+        "tf32": torch.cuda.get_device_capability() >= (8, 0),
+        "dataloader_pin_memory": True,
+        "accelerator_config": {"non_blocking": True},
+    }
+
+
+def describe_hardware_settings() -> str:
+    """One line on the device and precision that `hardware_settings` chooses."""
+    if not torch.cuda.is_available():
+        return f"CPU, {torch.get_num_threads()} threads, float32"
+    chosen = hardware_settings()
+    precision = "bf16 autocast" if chosen["bf16"] else "float32"
+    return f"{torch.cuda.get_device_name()}, {precision}{', TF32' if chosen['tf32'] else ''}"
