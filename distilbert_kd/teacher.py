@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,7 +25,10 @@ __all__ = ["load_base", "load_classifier", "load_teacher", "load_tokenizer", "mo
 logger = logging.getLogger(__name__)
 
 _PACKAGE = "package:"
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+_LOADING_ERRORS = (
+    *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError),
+    *(SafetensorError, StrictDataclassError),  # of other families
+)
 
 
 def load_classifier(name: str, revision: str | None = None) -> PreTrainedModel:
@@ -139,7 +143,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         tokenizer = AutoTokenizer.from_pretrained(model_location(name), revision=revision, trust_remote_code=False)
     except TeacherError:
         raise
-    except _LOADING_ERRORS as error:
+    except Exception as error:  # the tokenizers library raises bare ones
         raise TeacherError(_could_not_load("a tokenizer", name, error)) from error
     # transformers 5 makes one of the special tokens alone where there is no file, and every text is [UNK] to it.
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
@@ -203,7 +207,8 @@ def _load(name: str, revision: str | None, **config: object) -> tuple[PreTrained
 
 def _could_not_load(what: str, name: str, error: Exception) -> str:
     """The message for a library's error: its first line, and what to do, which depends on what is there."""
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(". ")
+    lines = [line.strip() for line in str(error).replace(":\n", ": ").splitlines()]
+    reason = " ".join(next((line for line in lines if line), type(error).__name__).split()).rstrip(".! ")
     folder = Path(name)
     if name.startswith(_PACKAGE):
         advice = "Install the package again."
