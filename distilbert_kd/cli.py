@@ -1,15 +1,16 @@
 """The command line. Each command checks what it was given, then imports what it needs and calls one function."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from distilbert_kd.errors import DistillationError
+from distilbert_kd.errors import DistillationError, StorageError
 from distilbert_kd.recipe import load_recipe
 
 
@@ -44,8 +45,7 @@ def run_command(recipe: RecipePath, overrides: Overrides = None, quiet: Quiet = 
 
         results = run(checked, show_bars)
         if _is_main_process():
-            typer.echo(f"\n{render_table(results)}")
-            typer.echo(f"\nRun folder: {checked.output_dir}")
+            typer.echo(render_table(results).rstrip())
 
 
 @app.command("validate")
@@ -60,6 +60,10 @@ def validate_command(recipe: RecipePath, overrides: Overrides = None) -> None:
 @app.command("evaluate")
 def evaluate_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="What is elsewhere on this machine: data.path=FOLDER."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Score the models of a finished run again; sizes and times are those of the run."""
@@ -68,7 +72,9 @@ def evaluate_command(
         from distilbert_kd.finished_run import evaluate_run
         from distilbert_kd.results import render_table
 
-        typer.echo(render_table(evaluate_run(run, show_bars)))
+        results = evaluate_run(run, overrides or [], show_bars)
+        if _is_main_process():
+            typer.echo(render_table(results).rstrip())
 
 
 @app.command("predict")
@@ -108,11 +114,20 @@ def _user_errors() -> Iterator[None]:
     try:
         yield
     except DistillationError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
+        _end(f"error: {error}", error, error.exit_code)
     except KeyboardInterrupt as error:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(_INTERRUPTED) from error
+        _end("interrupted.", error, _INTERRUPTED)
+    except OSError as error:
+        from distilbert_kd.storage import is_storage_fault, reason_of
+
+        if not is_storage_fault(error):
+            raise
+        _end(f"error: {error.filename or 'a file'}: {reason_of(error)}.", error, StorageError.exit_code)
+
+
+def _end(message: str, error: BaseException, exit_code: int) -> NoReturn:
+    typer.echo(" ".join([message, *getattr(error, "__notes__", ())]), err=True)
+    raise typer.Exit(exit_code) from None
 
 
 def _configure_output(quiet: bool) -> bool:
@@ -136,6 +151,5 @@ def _configure_output(quiet: bool) -> bool:
 
 
 def _is_main_process() -> bool:
-    from accelerate import PartialState
-
-    return PartialState().is_main_process
+    """Whether this process speaks for all; launchers number them in RANK."""
+    return os.environ.get("RANK", "0") == "0"

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,53 +10,101 @@ from typing import Any
 from transformers import PreTrainedModel, TrainingArguments
 
 from distilbert_kd.data.loading import load_task
-from distilbert_kd.errors import DataError
+from distilbert_kd.data.task_data import TaskData, fingerprint
+from distilbert_kd.data.tasks import get_task
+from distilbert_kd.errors import DataError, StorageError, TeacherError
 from distilbert_kd.prediction import PredictionRequest, predict_file
 from distilbert_kd.recipe import Recipe, load_recipe
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.scoring import score_models
+from distilbert_kd.storage import reason_of
 from distilbert_kd.task_rows import tokenize_task
 from distilbert_kd.teacher import load_classifier, load_teacher, load_tokenizer
 from distilbert_kd.training import prediction_arguments
+from distilbert_kd.weights import weights_sha256
 
 
 __all__ = ["evaluate_run", "predict_with"]
 
+#: Tokens, for a model that comes without a recipe.
+_MAX_LENGTH = 128
 
-def evaluate_run(path: Path, show_bars: bool = False) -> dict[str, Any]:
+
+def evaluate_run(path: Path, overrides: Sequence[str] = (), show_bars: bool = False) -> dict[str, Any]:
     """Scores the models of a run again, on the splits that its recipe names.
 
     Args:
         path: the run folder.
+        overrides: `section.key=value` for this machine, such as where the data or an external teacher lie.
         show_bars: whether progress bars are drawn.
 
     Returns:
         The run's results with the scores of now; sizes and times are those of the run.
 
     Raises:
+        RecipeError: an override is wrong.
         StorageError: it is no finished run.
         DataError: the rows can't be loaded, or are not the run's.
-        TeacherError: a model can't be loaded.
+        TeacherError: a model can't be loaded, or the teacher is not the run's.
     """
     folder = RunFolder.open(path)
-    recipe = load_recipe(folder.recipe)
-    results = json.loads(folder.results.read_text(encoding="utf-8"))
-    data = load_task(recipe.data, recipe.name)
-    if data.metric != results["metric"]:
-        raise DataError(
-            f"Expected the run's metric {results['metric']}, got {data.metric}. Check data in {folder.recipe}."
-        )
-    models = {"teacher": _teacher(folder, recipe, data.label_names)}
-    for name in ("student", "control"):
-        if name in results["models"]:
-            models[name] = load_classifier(str(folder.root / name))
-    tokenizer = load_tokenizer(str(folder.student))
-    rows = tokenize_task(data, tokenizer, recipe.data.max_length, models["student"])
+    recipe = load_recipe(folder.recipe, overrides)
+    results, environment = _read_json(folder.results), _read_json(folder.environment)
     with _arguments(recipe.training, show_bars) as arguments:
+        data = load_task(recipe.data, recipe.name)
+        _refuse_other_rows(data, results["metric"], environment["data"]["sha256"], folder)
+        models = {"teacher": _teacher(folder, recipe, data.label_names, environment["teacher"]["weights_sha256"])}
+        for name in ("student", "control"):
+            if name in results["models"]:
+                models[name] = load_classifier(str(folder.root / name))
+        tokenizer = load_tokenizer(str(folder.student))
+        rows = tokenize_task(data, tokenizer, recipe.data.max_length, models["student"])
         scores = score_models(models, tokenizer, rows.evaluation, data.metric, arguments)
     for name, record in results["models"].items():
         record["splits"] = {split: result.to_dict() for split, result in scores[name].items()}
     return results
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"Expected the record of a run in {path}, got: {reason_of(error)}. Take another copy of the run folder."
+        ) from error
+
+
+def _refuse_other_rows(data: TaskData, metric: str, run_fingerprints: Mapping[str, str], folder: RunFolder) -> None:
+    now = {name: fingerprint(rows) for name, rows in data.evaluation.items()}
+    expected = {name: value for name, value in run_fingerprints.items() if name != "train"}
+    changed = [name for name in sorted({*now, *expected}) if now.get(name) != expected.get(name)]
+    if data.metric != metric:
+        changed.append("metric")
+    if changed:
+        raise DataError(
+            f"Expected the rows that were scored in {folder.root}, got others from {data.source} (different: "
+            f"{', '.join(changed)}). Say where the run's data are, for example data.path=FOLDER or "
+            "data.validation=FILE, or run the recipe again."
+        )
+
+
+def _teacher(
+    folder: RunFolder, recipe: Recipe, data_labels: tuple[str, ...] | None, run_fingerprint: str
+) -> PreTrainedModel:
+    if folder.teacher.is_dir():
+        return load_classifier(str(folder.teacher))
+    if recipe.teacher.finetune is not None:
+        raise StorageError(
+            f"Expected the teacher that was fine-tuned in the run at {folder.teacher}, got nothing. Put the folder "
+            "back, or say where it is: teacher.model=FOLDER teacher.finetune=null"
+        )
+    teacher = load_teacher(recipe.teacher.model, data_labels, recipe.teacher.revision, recipe.teacher.labels)
+    if weights_sha256(teacher) != run_fingerprint:
+        raise TeacherError(
+            f"Expected the teacher of the run in {folder.root}, got other weights from {recipe.teacher.model}. "
+            "Say where the run's teacher is: teacher.model=..., teacher.revision=..."
+        )
+    return teacher
 
 
 def predict_with(
@@ -75,8 +123,9 @@ def predict_with(
         source: a run folder, a model folder or a Hub id.
         file: the rows.
         output: see `PredictionRequest`.
-        text: column of the text; the recipe's for a run, else "text".
-        text_pair: column of the second text; the recipe's for a run.
+        text: column of the text; the recipe's for a run with own data, else "text".
+        text_pair: column of the second text; the recipe's for a run with own data, "text_pair" for a run of a GLUE
+            task with pairs.
         max_length: longer texts are cut; the recipe's for a run, else 128.
         batch_size: rows at a time.
         show_bars: whether progress bars are drawn.
@@ -87,29 +136,39 @@ def predict_with(
     Raises:
         DistillationError: the model, the file or the output is not as it should be.
     """
-    is_run = RunFolder(Path(source)).recipe.is_file()
-    folder = RunFolder.open(Path(source)) if is_run else None
-    recipe = load_recipe(folder.recipe) if folder else None
+    folder, recipe = _run_of(source)
     location = str(folder.student) if folder else source
+    columns = _columns(recipe)
+    values = {} if batch_size is None else {"per_device_eval_batch_size": batch_size}
     model, tokenizer = load_classifier(location), load_tokenizer(location)
     request = PredictionRequest(
         source=file,
         output=output,
         folder=folder.predictions if folder else Path("predictions"),
         task=recipe.data.task if recipe else None,
-        text=text or (recipe and recipe.data.text) or "text",
-        text_pair=text_pair or (recipe.data.text_pair if recipe else None),
-        max_length=max_length or (recipe.data.max_length if recipe else 128),
+        text=text or columns[0],
+        text_pair=text_pair or columns[1],
+        max_length=max_length or (recipe.data.max_length if recipe else _MAX_LENGTH),
     )
-    values = {} if batch_size is None else {"per_device_eval_batch_size": batch_size}
     with _arguments(values, show_bars) as arguments:
         return predict_file(model, tokenizer, request, arguments)
 
 
-def _teacher(folder: RunFolder, recipe: Recipe, data_labels: tuple[str, ...] | None) -> PreTrainedModel:
-    if folder.teacher.is_dir():
-        return load_classifier(str(folder.teacher))
-    return load_teacher(recipe.teacher.model, data_labels, recipe.teacher.revision, recipe.teacher.labels)
+def _run_of(source: str) -> tuple[RunFolder, Recipe] | tuple[None, None]:
+    """The run and its recipe; nothing for a model."""
+    if not RunFolder(Path(source)).recipe.is_file():
+        return None, None
+    folder = RunFolder.open(Path(source))
+    return folder, load_recipe(folder.recipe)
+
+
+def _columns(recipe: Recipe | None) -> tuple[str, str | None]:
+    """Where a file's texts stand when nobody says so. A model of pairs must never be given one text alone."""
+    if recipe is None:
+        return "text", None
+    if recipe.data.task is not None:
+        return "text", "text_pair" if get_task(recipe.data.task).text_pair else None
+    return recipe.data.text or "text", recipe.data.text_pair
 
 
 @contextmanager

@@ -1,52 +1,38 @@
 """A run from recipe to run folder. This module knows the order of the stages, and it alone unpacks the recipe."""
 
-import json
 import logging
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
 from accelerate import PartialState
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from distilbert_kd.data.loading import load_task
-from distilbert_kd.data.task_data import TaskData, fingerprint
-from distilbert_kd.environment import describe_environment
-from distilbert_kd.errors import TeacherError
-from distilbert_kd.evaluation import evaluate_logits, is_near_chance
+from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.losses.schedule import Schedule
-from distilbert_kd.metrics import SCORE_NAMES
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe import Schedule as RecipeSchedule
-from distilbert_kd.results import SCHEMA_VERSION, render_markdown
+from distilbert_kd.recipe import Teacher as TeacherRecipe
 from distilbert_kd.run_folder import RunFolder
-from distilbert_kd.scoring import describe_models, predict_logits, score_models
+from distilbert_kd.run_records import RunRecords, results_record
+from distilbert_kd.scoring import check_teacher_score, describe_models
 from distilbert_kd.student.build import build_student, count_layers
 from distilbert_kd.student.layer_maps import resolve_layers
 from distilbert_kd.task_rows import TaskRows, tokenize_task
 from distilbert_kd.teacher import load_base, load_teacher, load_tokenizer
 from distilbert_kd.training import Trained, best_epoch, prediction_arguments, train_model, training_arguments
-from distilbert_kd.weights import weights_sha256
 
 
 __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class _Arguments:
-    """Training arguments of the run's models, made first because a wrong one must cost no time."""
-
-    teacher: TrainingArguments
-    student: TrainingArguments
-    control: TrainingArguments
-    prediction: TrainingArguments
+#: What the time of a training is called in the results.
+_STAGES = {"teacher": "teacher", "student": "distillation", "control": "control"}
 
 
 def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
@@ -65,226 +51,127 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
     start = time.perf_counter()
     folder = RunFolder(Path(recipe.output_dir))
     arguments = _arguments(recipe, folder, show_bars)
-    is_main = PartialState().is_main_process
-    if is_main:
-        folder.create()
+    records = RunRecords(folder, PartialState().is_main_process)
+    records.create_folder()
     PartialState().wait_for_everyone()
+
     data = load_task(recipe.data, recipe.name)
-    _log_data(data)
     tokenizer = load_tokenizer(recipe.teacher.model, recipe.teacher.revision)
-
-    teacher, rows, trained = _teacher(recipe, data, tokenizer, arguments.teacher, folder)
-    _refuse_teacher_near_chance(recipe, teacher, tokenizer, rows, data, arguments.prediction)
+    teacher = _load(recipe.teacher, data.label_names, recipe.seed)
     layers = resolve_layers(count_layers(teacher), recipe.student.num_layers, recipe.student.layers)
+    rows = tokenize_task(data, tokenizer, recipe.data.max_length, teacher)
+    _log_data(data, rows, recipe.data.max_length)
+    main_rows = rows.evaluation[rows.main_split]
+    trained: dict[str, Trained] = {}
 
-    trained["student"] = _train_student(
-        recipe, data, tokenizer, rows, layers, arguments.student, teacher, is_control=False
-    )
-    if recipe.control:
-        trained["control"] = _train_student(
-            recipe, data, tokenizer, rows, layers, arguments.control, teacher, is_control=True
+    def train(what: str, model: PreTrainedModel, settings: TrainingArguments, **distillation: Any) -> None:
+        records.write_recipe(recipe.to_yaml())
+        place = folder.root / what
+        trained[what] = train_model(
+            what, model, tokenizer, rows.train, main_rows, data.metric, settings, place, **distillation
         )
-    for name in ("student", "control"):
-        if name in trained:
-            _save(trained[name], folder.root / name)
+        records.write_history({name: each.history for name, each in trained.items()})
 
-    models = {"teacher": teacher} | {
-        name: trained[name].trainer.model for name in ("student", "control") if name in trained
-    }
-    results = _results(recipe, data, rows, tokenizer, models, trained, layers, arguments.prediction)
-    results["seconds"]["total"] = time.perf_counter() - start
-    if is_main:
-        _write(folder, recipe, data, teacher, trained, results)
+    with _saying_what_is_kept(folder, trained):
+        if recipe.teacher.finetune is not None:
+            train("teacher", teacher, arguments.teacher)
+        names = recipe.teacher.model, rows.main_split
+        check_teacher_score(
+            teacher, tokenizer, main_rows, data.metric, arguments.prediction, *names, recipe.teacher.allow_near_chance
+        )
+        records.write_environment(data, teacher, recipe.teacher.model, recipe.teacher.revision, recipe.seed)
+        models = {"teacher": teacher, "student": build_student(teacher, layers=layers)}
+        temperature, alpha = _schedule(recipe.distillation.temperature), _schedule(recipe.distillation.alpha)
+        train("student", models["student"], arguments.student, teacher=teacher, temperature=temperature, alpha=alpha)
+        if recipe.control:
+            models["control"] = build_student(teacher, layers=layers)
+            train("control", models["control"], arguments.control)
+
+        logger.info("evaluation: %s on %s", ", ".join(models), ", ".join(rows.evaluation))
+        scored, latency_setting = describe_models(
+            models, tokenizer, rows.evaluation, data.metric, arguments.prediction
+        )
+        seconds = {_STAGES[name]: each.seconds for name, each in trained.items()}
+        seconds["total"] = time.perf_counter() - start
+        results = results_record(
+            recipe.name,
+            recipe.seed,
+            recipe.distillation.model_dump(),
+            recipe.teacher.model + (", fine-tuned here" if recipe.teacher.finetune is not None else ""),
+            data,
+            rows.notes(recipe.data.max_length),
+            layers,
+            scored,
+            latency_setting,
+            seconds,
+        )
+        records.remove_checkpoints(_with_checkpoints(recipe))
+        records.write_results(results)
+    logger.info("run folder: %s", folder.root)
     PartialState().wait_for_everyone()
     return results
 
 
-def _arguments(recipe: Recipe, folder: RunFolder, show_bars: bool) -> _Arguments:
-    finetune = {**(recipe.teacher.finetune or {}), **best_epoch()}
+@dataclass(frozen=True)
+class _Arguments:
+    """Training arguments of the run's models, made first because a wrong one must cost no time."""
 
+    teacher: TrainingArguments
+    student: TrainingArguments
+    control: TrainingArguments
+    prediction: TrainingArguments
+
+
+def _arguments(recipe: Recipe, folder: RunFolder, show_bars: bool) -> _Arguments:
     def make(values: Mapping[str, Any], where: str, name: str) -> TrainingArguments:
         return training_arguments(values, where, folder.checkpoints / name, recipe.seed, show_bars)
 
     return _Arguments(
-        teacher=make(finetune, "teacher.finetune", "teacher"),
+        teacher=make({**best_epoch(), **(recipe.teacher.finetune or {})}, "teacher.finetune", "teacher"),
         student=make(recipe.training, "training", "student"),
         control=make(recipe.training, "training", "control"),
-        prediction=prediction_arguments(recipe.training, "training", folder.checkpoints / "prediction", show_bars),
+        # Predictions leave nothing there, and a teacher that is refused must leave the folder empty for the next try.
+        prediction=prediction_arguments(recipe.training, "training", folder.root, show_bars),
     )
 
 
-def _log_data(data: TaskData) -> None:
+def _load(source: TeacherRecipe, data_labels: tuple[str, ...] | None, seed: int) -> PreTrainedModel:
+    """The teacher as it comes, or the model that becomes the teacher, with a new head."""
+    set_seed(seed)
+    if source.finetune is None:
+        return load_teacher(source.model, data_labels, source.revision, source.labels)
+    return load_base(source.model, data_labels, source.revision)
+
+
+def _log_data(data: TaskData, rows: TaskRows, max_length: int) -> None:
     splits = {"train": data.train, **data.evaluation}
-    counts = ", ".join(f"{name} {len(rows):,}" for name, rows in splits.items())
+    counts = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
     logger.info("data: %s from %s: %s rows", data.name, data.source, counts)
-    for note in data.notes:
+    for note in (*data.notes, *rows.notes(max_length)):
         logger.info("data: %s", note)
 
 
-def _teacher(
-    recipe: Recipe,
-    data: TaskData,
-    tokenizer: PreTrainedTokenizerBase,
-    arguments: TrainingArguments,
-    folder: RunFolder,
-) -> tuple[PreTrainedModel, TaskRows, dict[str, Trained]]:
-    """The teacher as it comes, or trained here on the labels, with the standard objective; and the tokenised rows."""
-    source = recipe.teacher
-    set_seed(recipe.seed)
-    if source.finetune is None:
-        teacher = load_teacher(source.model, data.label_names, source.revision, source.labels)
-    else:
-        teacher = load_base(source.model, data.label_names, source.revision)
-    count_layers(teacher)  # refuses an architecture that can't be cut, before it is trained
-    rows = tokenize_task(data, tokenizer, recipe.data.max_length, teacher)
-    if rows.num_truncated:
-        logger.info("data: %d texts were cut to %d tokens", rows.num_truncated, recipe.data.max_length)
-    if source.finetune is None:
-        return teacher.to(arguments.device), rows, {}
-    main_rows = rows.evaluation[rows.main_split]
-    trained = train_model("teacher", teacher, tokenizer, rows.train, main_rows, data.metric, arguments)
-    _save(trained, folder.teacher)
-    return trained.trainer.model.eval(), rows, {"teacher": trained}
-
-
-def _refuse_teacher_near_chance(
-    recipe: Recipe,
-    teacher: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: TaskRows,
-    data: TaskData,
-    arguments: TrainingArguments,
-) -> None:
-    """Shows the teacher's score, and stops where a student could learn nothing from it."""
-    split = rows.evaluation[rows.main_split]
-    logits = predict_logits(teacher, tokenizer, split, arguments)
-    labels = np.asarray(split.with_format("numpy")["labels"][:])
-    score = evaluate_logits(data.metric, logits, labels).score
-    logger.info("teacher: %s on %s: %.1f", SCORE_NAMES[data.metric], rows.main_split, 100 * score)
-    chance = is_near_chance(logits, labels, is_regression=data.label_names is None)
-    if not chance.is_near_chance:
-        return
-    message = (
-        f"Expected a teacher that knows the task, got {recipe.teacher.model}, whose outputs correlate with the labels "
-        f"of {rows.main_split} by {chance.statistic:.3f}; guessing stays below {chance.bound:.3f} on so many rows. "
-    )
-    if not recipe.teacher.allow_near_chance:
-        raise TeacherError(
-            message
-            + "Train it longer (teacher.finetune), check that its labels are the data's (teacher.labels), or set "
-            "teacher.allow_near_chance=true to go on all the same."
-        )
-    logger.warning("%sGoing on: teacher.allow_near_chance is set.", message)
-
-
-def _train_student(
-    recipe: Recipe,
-    data: TaskData,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: TaskRows,
-    layers: list[int],
-    arguments: TrainingArguments,
-    teacher: PreTrainedModel,
-    is_control: bool,
-) -> Trained:
-    """The student; or the control: the same start, seed, rows and steps, and the labels alone."""
-    objective: dict[str, Any] = {}
-    if not is_control:
-        objective = {
-            "teacher": teacher,
-            "temperature": _schedule(recipe.distillation.temperature),
-            "alpha": _schedule(recipe.distillation.alpha),
-        }
-    student = build_student(teacher, layers=layers)
-    return train_model(
-        "control" if is_control else "student",
-        student,
-        tokenizer,
-        rows.train,
-        rows.evaluation[rows.main_split],
-        data.metric,
-        arguments,
-        **objective,
-    )
+@contextmanager
+def _saying_what_is_kept(folder: RunFolder, trained: Mapping[str, Trained]) -> Iterator[None]:
+    """Whatever ends the run, what was trained until then is not lost, and the message says how to go on from it."""
+    try:
+        yield
+    except BaseException as error:
+        if "teacher" in trained:
+            error.add_note(
+                f"The fine-tuned teacher is kept in {folder.teacher}. To go on from it, run the recipe again with "
+                f"teacher.model={folder.teacher} teacher.finetune=null output_dir=ANOTHER."
+            )
+        if "student" in trained:
+            error.add_note(f"The distilled student is kept in {folder.student}.")
+        raise
 
 
 def _schedule(value: float | RecipeSchedule) -> float | Schedule:
     return Schedule(value.start, value.end, value.shape) if isinstance(value, RecipeSchedule) else value
 
 
-def _save(trained: Trained, folder: Path) -> None:
-    """A plain model folder: config, safetensors, tokenizer. The Trainer's own pickle of its arguments is left out."""
-    trained.trainer.save_model(str(folder))
-    if trained.trainer.is_world_process_zero():
-        (folder / "training_args.bin").unlink(missing_ok=True)
-    PartialState().wait_for_everyone()
-
-
-def _results(
-    recipe: Recipe,
-    data: TaskData,
-    rows: TaskRows,
-    tokenizer: PreTrainedTokenizerBase,
-    models: Mapping[str, PreTrainedModel],
-    trained: Mapping[str, Trained],
-    layers: list[int],
-    arguments: TrainingArguments,
-) -> dict[str, Any]:
-    logger.info("evaluation: %s on %s", ", ".join(models), ", ".join(rows.evaluation))
-    scores = score_models(models, tokenizer, rows.evaluation, data.metric, arguments)
-    records, latency_setting = describe_models(models, tokenizer, rows.evaluation[rows.main_split])
-    names = {"teacher": recipe.teacher.model, "student": f"{len(layers)} layers, distilled", "control": "labels alone"}
-    for name, record in records.items():
-        record["name"] = names[name]
-        record["splits"] = {split: result.to_dict() for split, result in scores[name].items()}
-    seconds = {"distillation" if name == "student" else name: each.seconds for name, each in trained.items()}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": recipe.name,
-        "task": data.name,
-        "metric": data.metric,
-        "score_name": SCORE_NAMES[data.metric],
-        "data": {
-            "source": data.source,
-            "notes": [*data.notes, *rows.notes(recipe.data.max_length)],
-            "rows": {name: len(split) for name, split in {"train": data.train, **data.evaluation}.items()},
-        },
-        "student": {"layers": layers},
-        "distillation": recipe.distillation.model_dump(),
-        "seed": recipe.seed,
-        "models": records,
-        "latency_setting": latency_setting,
-        "seconds": seconds,
-    }
-
-
-def _write(
-    folder: RunFolder,
-    recipe: Recipe,
-    data: TaskData,
-    teacher: PreTrainedModel,
-    trained: Mapping[str, Trained],
-    results: dict[str, Any],
-) -> None:
-    """The records of the run; `results.json` last, because its presence says that the run is whole."""
-    splits: dict[str, datasets.Dataset] = {"train": data.train, **data.evaluation}
-    environment = describe_environment() | {
-        "seed": recipe.seed,
-        "data": {"source": data.source, "sha256": {name: fingerprint(rows) for name, rows in splits.items()}},
-        "teacher": {
-            "model": recipe.teacher.model,
-            "revision": recipe.teacher.revision,
-            "commit": getattr(teacher.config, "_commit_hash", None),
-            "weights_sha256": weights_sha256(teacher),
-        },
-    }
-    folder.recipe.write_text(recipe.to_yaml(), encoding="utf-8")
-    _write_json(folder.environment, environment)
-    _write_json(folder.history, {name: each.history for name, each in trained.items()})
-    folder.results_table.write_text(render_markdown(results), encoding="utf-8")
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    _write_json(folder.results, results)
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _with_checkpoints(recipe: Recipe) -> list[str]:
+    """Models whose section of the recipe asks for checkpoints; without that only the teacher has some, for a while."""
+    sections = {"teacher": recipe.teacher.finetune or {}, "student": recipe.training, "control": recipe.training}
+    return [name for name, section in sections.items() if section.get("save_strategy", "no") != "no"]

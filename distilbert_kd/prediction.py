@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import datasets
 import numpy as np
@@ -17,6 +17,7 @@ from distilbert_kd.data.tasks import GlueTask, get_task
 from distilbert_kd.errors import DataError, StorageError
 from distilbert_kd.evaluation import softmax
 from distilbert_kd.scoring import predict_logits
+from distilbert_kd.storage import new_file
 from distilbert_kd.task_rows import tokenize_rows
 
 
@@ -79,22 +80,16 @@ def predict_file(
     rows = load_rows_to_predict(request.source, request.text, request.text_pair, request.task)
     tokenized = tokenize_rows(rows, tokenizer, request.max_length, model).dataset
     logits = predict_logits(model, tokenizer, tokenized, arguments)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("x", encoding="utf-8", newline="") as file:
-            if submission and request.task and output.suffix == ".tsv":
-                _write_submission(file, get_task(request.task), rows, logits)
-            elif output.suffix == ".jsonl":
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _plain(model, rows, logits))
-            else:
-                table = list(_plain(model, rows, logits))
-                writer = csv.DictWriter(file, fieldnames=list(table[0]))
-                writer.writeheader()
-                writer.writerows(table)
-    except OSError as error:
-        raise StorageError(
-            f"Expected to write predictions to {output}, got: {error.strerror}. Choose another file with --output."
-        ) from error
+    with new_file(output) as file:
+        if submission and request.task and output.suffix == ".tsv":
+            _write_submission(file, get_task(request.task), rows, logits)
+        elif output.suffix == ".jsonl":
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _plain(model, rows, logits))
+        else:
+            table = list(_plain(model, rows, logits))
+            writer = csv.DictWriter(file, fieldnames=list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
     return output, len(rows)
 
 
@@ -120,7 +115,7 @@ def _check_output(output: Path, is_submission: bool) -> None:
         )
 
 
-def _write_submission(file: Any, task: GlueTask, rows: datasets.Dataset, logits: np.ndarray) -> None:  # noqa: ANN401
+def _write_submission(file: IO[str], task: GlueTask, rows: datasets.Dataset, logits: np.ndarray) -> None:
     """`index` and `prediction`, separated by a tab, with the server's words for the labels."""
     indexes: Sequence[int] = rows["index"] if "index" in rows.column_names else range(len(rows))
     if task.submission_labels is None:

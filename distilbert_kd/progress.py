@@ -26,7 +26,7 @@ class ProgressLines(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, Any] | None = None,
-        **kwargs: Any,  # noqa: ANN401 - Trainer's own
+        **kwargs: Any,
     ) -> None:
         """Writes the line."""
         values = ", ".join(f"{name} {logs[name]:.4f}" for name in _SHOWN if logs and name in logs)

@@ -1,26 +1,15 @@
 """The run folder: what a run leaves, each name once. Everything after training reads only this folder."""
 
-import errno
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from distilbert_kd.errors import StorageError
+from distilbert_kd.storage import reason_of
 
 
 __all__ = ["RunFolder"]
-
-_REASONS = {
-    errno.EACCES: "no permission to write there",
-    errno.EPERM: "no permission to write there",
-    errno.EROFS: "the file system is read-only",
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.ENOTDIR: "a file is in the way",
-    errno.EEXIST: "a file is in the way",
-    errno.ENAMETOOLONG: "the name is too long",
-}
 
 
 @dataclass(frozen=True)
@@ -112,6 +101,12 @@ class RunFolder:
     def open(cls, path: Path) -> "RunFolder":
         """Take a finished run folder, for `evaluate`, `predict` and what else comes after training.
 
+        Args:
+            path: the folder.
+
+        Returns:
+            The record of it.
+
         Raises:
             StorageError: there is no such folder, or the run in it did not finish; says what is missing.
         """
@@ -121,7 +116,7 @@ class RunFolder:
             missing = folder._missing() if is_folder else []
         except (OSError, ValueError) as error:
             raise StorageError(
-                f"Expected a run folder that can be read at {path}, got: {_reason(error)}. Check the path."
+                f"Expected a run folder that can be read at {path}, got: {reason_of(error)}. Check the path."
             ) from error
         if not is_folder:
             got = "a file" if folder.root.is_file() else "nothing"
@@ -143,11 +138,6 @@ class RunFolder:
 
     def _not_writable(self, error: Exception) -> StorageError:
         return StorageError(
-            f"Expected to make and write the run folder {self.root}, got: {_reason(error)}. "
+            f"Expected to make and write the run folder {self.root}, got: {reason_of(error)}. "
             "Choose a folder that can be written with output_dir=..., or free it."
         )
-
-
-def _reason(error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    return _REASONS.get(number or 0) or getattr(error, "strerror", None) or str(error)

@@ -1,19 +1,25 @@
 """One training, the same for all three models of a run: teacher, student and control."""
 
+import copy
 import logging
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
+import numpy as np
 import torch
+from accelerate.state import AcceleratorState
+from torch import nn
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
+    Trainer,
     TrainingArguments,
 )
 
@@ -21,15 +27,26 @@ from distilbert_kd.errors import RecipeError
 from distilbert_kd.evaluation import evaluate_logits
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.progress import ProgressLines
+from distilbert_kd.storage import storage_errors
 from distilbert_kd.trainer import DistillationTrainer
 
 
-__all__ = ["Trained", "best_epoch", "prediction_arguments", "train_model", "training_arguments"]
+__all__ = [
+    "Trained",
+    "best_epoch",
+    "logits_of",
+    "new_trainer",
+    "prediction_arguments",
+    "train_model",
+    "training_arguments",
+]
 
 logger = logging.getLogger(__name__)
 
+AnyTrainer = TypeVar("AnyTrainer", bound=Trainer)
+
 #: What a recipe leaves open. Score and losses of each epoch are kept, checkpoints are not.
-_DEFAULTS = {
+_DEFAULTS: dict[str, Any] = {
     "eval_strategy": "epoch",
     "train_sampling_strategy": "group_by_length",
     "logging_nan_inf_filter": False,  # it hides a broken loss, and waits for the device at each step
@@ -39,7 +56,6 @@ _DEFAULTS = {
     "report_to": "none",
     "ddp_find_unused_parameters": False,  # every weight of these models is used
 }
-
 
 #: Settings that predictions share with training, by the start of their names.
 _OF_PREDICTION = (
@@ -56,15 +72,13 @@ _OF_PREDICTION = (
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training left behind.
+    """What a training left behind, beside the model.
 
     Attributes:
-        trainer: Holds the model, on its device, and knows how to save it.
         history: Losses and scores by step, as the Trainer logged them.
         seconds: Wall time of the training, its evaluations included.
     """
 
-    trainer: DistillationTrainer
     history: list[dict[str, float]]
     seconds: float
 
@@ -81,8 +95,11 @@ def training_arguments(
         seed: of rows, dropout and new weights.
         show_bars: whether progress bars are drawn.
 
+    Returns:
+        The arguments, and a Trainer was made of them: what it refuses is found before anything is loaded.
+
     Raises:
-        RecipeError: `TrainingArguments` refuses a value.
+        RecipeError: `TrainingArguments` or `Trainer` refuses a value, or a package for it is missing.
     """
     settings = {
         **_DEFAULTS,
@@ -91,17 +108,60 @@ def training_arguments(
         **values,
     }
     try:
-        return TrainingArguments(output_dir=str(output_dir), seed=seed, **settings)
-    except (TypeError, ValueError, ImportError) as error:
+        arguments = TrainingArguments(output_dir=str(output_dir), seed=seed, **settings)
+        _try_out(arguments)
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().rstrip(".")
         raise RecipeError(
-            f"Expected settings that TrainingArguments takes under {where!r}, got: {error} Correct the recipe."
+            f"Expected settings that the Trainer can use under {where!r}, got: {reason}. Correct them in the recipe."
         ) from error
+    return arguments
+
+
+def _try_out(arguments: TrainingArguments) -> None:
+    """Makes a Trainer of nothing, which finds what else can't be had: a tracker's package, a batch of no rows."""
+    if arguments.deepspeed or arguments.fsdp:  # they need a whole model
+        return
+    with tempfile.TemporaryDirectory() as nowhere:
+        settings = copy.copy(arguments)
+        settings.output_dir, settings.push_to_hub = nowhere, False
+        rows: Any = [{"input_ids": [0]}]
+        trainer = new_trainer(Trainer, model=nn.Linear(1, 1), args=settings, train_dataset=rows, eval_dataset=rows)
+        trainer.get_train_dataloader()
+        if not settings.optim_target_modules:  # these are names of modules that a layer alone doesn't have
+            trainer.create_optimizer_and_scheduler(num_training_steps=1)
+
+
+def new_trainer(kind: type[AnyTrainer], **parts: Any) -> AnyTrainer:
+    """A Trainer that may have another precision than the one before it.
+
+    Accelerate keeps one state for the process, which refuses a second precision: a teacher in float32 before a student
+    in bfloat16. A Trainer that is done doesn't need it any more.
+
+    Args:
+        kind: the class.
+        **parts: its arguments.
+
+    Returns:
+        The Trainer.
+    """
+    AcceleratorState._reset_state()
+    return kind(**parts)
 
 
 def prediction_arguments(
     values: Mapping[str, Any], where: str, output_dir: Path, show_bars: bool
 ) -> TrainingArguments:
     """The arguments of predictions: of the recipe's section, what concerns device, precision and batches.
+
+    Args:
+        values: the recipe's section.
+        where: the section's name, for messages.
+        output_dir: a folder that is there; nothing is written to it.
+        show_bars: whether progress bars are drawn.
+
+    Returns:
+        The arguments.
 
     Raises:
         RecipeError: `TrainingArguments` refuses a value.
@@ -117,7 +177,6 @@ def best_epoch() -> dict[str, Any]:
         "eval_strategy": "epoch",
         "load_best_model_at_end": True,
         "metric_for_best_model": "score",
-        "greater_is_better": True,
         "save_total_limit": 1,
         "save_only_model": True,
     }
@@ -131,39 +190,43 @@ def train_model(
     evaluation_rows: datasets.Dataset,
     metric: str,
     arguments: TrainingArguments,
+    folder: Path,
     *,
     teacher: PreTrainedModel | None = None,
     temperature: float | Schedule = 2.0,
     alpha: float | Schedule = 0.0,
 ) -> Trained:
-    """Trains one model: on the labels alone without a teacher (the standard objective), distilled with one.
+    """Trains one model and saves it: on the labels alone without a teacher (the standard objective), or distilled.
 
     Args:
         what: "teacher", "student" or "control", for progress.
-        model: the model to train.
+        model: the model; its weights become the trained ones, and it is left in eval mode.
         tokenizer: pads the rows, and is saved with the model.
         train_rows: tokenised, with `labels`.
         evaluation_rows: tokenised, with `labels`; scored after each epoch.
         metric: see `distilbert_kd.metrics`.
         arguments: of this training.
+        folder: for the trained model: config, safetensors and tokenizer.
         teacher: a frozen classifier with the same outputs.
         temperature: T of the soft targets.
         alpha: weight of the soft targets; 0 without a teacher.
 
     Returns:
-        The trained model in its trainer, its history and its time.
+        The history and the time.
 
     Raises:
         TeacherError: the teacher doesn't fit the model.
         DataError: a label doesn't.
         DivergedError: a loss or weight is not finite.
+        StorageError: the model, or a checkpoint on the way, can't be written.
     """
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        result = evaluate_logits(metric, prediction.predictions, prediction.label_ids)
+        result = evaluate_logits(metric, logits_of(prediction.predictions), np.asarray(prediction.label_ids))
         return {"score": result.score, **result.metrics}
 
-    trainer = DistillationTrainer(
+    trainer = new_trainer(
+        DistillationTrainer,
         model=model,
         args=arguments,
         train_dataset=train_rows,
@@ -173,11 +236,30 @@ def train_model(
         teacher=teacher,
         temperature=temperature,
         alpha=alpha,
+        first_position_only=True,  # for all three models, so that student and control draw the same dropout
     )
     if arguments.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(ProgressLines(what))
     logger.info("%s: training on %d rows, %s parameters", what, len(train_rows), f"{model.num_parameters():,}")
     start = time.perf_counter()
-    trainer.train()
-    return Trained(trainer, trainer.state.log_history, time.perf_counter() - start)
+    with storage_errors(Path(str(arguments.output_dir))):
+        trainer.train()
+    seconds = time.perf_counter() - start
+    _save(trainer, folder)
+    model.eval()
+    return Trained(trainer.state.log_history, seconds)
+
+
+def logits_of(predictions: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
+    """The logits of a Trainer's predictions, which hold hidden states too if the model's config asks for them."""
+    return predictions[0] if isinstance(predictions, tuple) else predictions
+
+
+def _save(trainer: DistillationTrainer, folder: Path) -> None:
+    """A plain model folder. The Trainer's own pickle of its arguments is left out."""
+    with storage_errors(folder):
+        trainer.save_model(str(folder))
+        if trainer.is_world_process_zero():
+            (folder / "training_args.bin").unlink(missing_ok=True)
+    trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,162 @@
+"""What a run writes down about itself, beside its models."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from distilbert_kd.data.task_data import TaskData, fingerprint
+from distilbert_kd.environment import describe_environment
+from distilbert_kd.metrics import SCORE_NAMES
+from distilbert_kd.results import SCHEMA_VERSION, render_markdown
+from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.storage import storage_errors, write_text
+from distilbert_kd.weights import weights_sha256
+
+
+__all__ = ["RunRecords", "fingerprints", "results_record"]
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """The files of a run folder that are no model. Only the main process writes; for the others each call is nothing.
+
+    Attributes:
+        folder: Where to.
+        is_main: Whether this process writes.
+    """
+
+    folder: RunFolder
+    is_main: bool
+
+    def create_folder(self) -> None:
+        """Makes the folder, which must be new or empty.
+
+        Raises:
+            StorageError: it is not, or can't be written.
+        """
+        if self.is_main:
+            self.folder.create()
+
+    def write_recipe(self, yaml: str) -> None:
+        """Says what the run is, as soon as something is trained."""
+        self._write(self.folder.recipe, yaml)
+
+    def write_history(self, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Losses and scores by step, of the models that were trained so far."""
+        self._write(self.folder.history, _json(histories))
+
+    def write_environment(
+        self, data: TaskData, teacher: PreTrainedModel, model: str, revision: str | None, seed: int
+    ) -> None:
+        """Versions, seed, and the identity of data and teacher.
+
+        Args:
+            data: of the run.
+            teacher: the model that the student learns from.
+            model: where the teacher came from.
+            revision: which of its revisions was asked for.
+            seed: of the run.
+        """
+        environment = describe_environment() | {
+            "seed": seed,
+            "data": {"source": data.source, "sha256": fingerprints(data)},
+            "teacher": {
+                "model": model,
+                "revision": revision,
+                "commit": getattr(teacher.config, "_commit_hash", None),
+                "weights_sha256": weights_sha256(teacher),
+            },
+        }
+        self._write(self.folder.environment, _json(environment))
+
+    def remove_checkpoints(self, kept: Sequence[str]) -> None:
+        """Removes the trainers' own folders, except of the models whose checkpoints the recipe asked for.
+
+        Args:
+            kept: names of these models.
+        """
+        if not self.is_main or not self.folder.checkpoints.is_dir():
+            return
+        for checkpoints in self.folder.checkpoints.iterdir():
+            if checkpoints.name not in kept:
+                shutil.rmtree(checkpoints, ignore_errors=True)
+        with storage_errors(self.folder.checkpoints):
+            if not any(self.folder.checkpoints.iterdir()):
+                self.folder.checkpoints.rmdir()
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """The table and the numbers; the numbers last, because their presence says that the run is whole."""
+        self._write(self.folder.results_table, render_markdown(results))
+        self._write(self.folder.results, _json(results))
+
+    def _write(self, path: Path, text: str) -> None:
+        if self.is_main:
+            write_text(path, text)
+
+
+def fingerprints(data: TaskData) -> dict[str, str]:
+    """SHA-256 of the rows of each split that is trained on or scored."""
+    return {name: fingerprint(rows) for name, rows in {"train": data.train, **data.evaluation}.items()}
+
+
+def results_record(
+    name: str,
+    seed: int,
+    distillation: Mapping[str, Any],
+    teacher_name: str,
+    data: TaskData,
+    token_notes: Sequence[str],
+    layers: Sequence[int],
+    models: Mapping[str, Mapping[str, Any]],
+    latency_setting: Mapping[str, Any],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """The results as they stand in `results.json`; the keys are explained in `distilbert_kd.results`.
+
+    Args:
+        name: of the run.
+        seed: of the run.
+        distillation: temperature and alpha.
+        teacher_name: where the teacher came from.
+        data: of the run.
+        token_notes: what a reader must know about the tokens.
+        layers: the teacher layer that each student layer copied.
+        models: a record for each, with its scores by split.
+        latency_setting: device and threads.
+        seconds: by stage.
+
+    Returns:
+        The record, ready for JSON.
+    """
+    names = {
+        "teacher": teacher_name,
+        "student": f"{len(layers)} layers, distilled",
+        "control": f"{len(layers)} layers, trained on the labels alone",
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "task": data.name,
+        "metric": data.metric,
+        "score_name": SCORE_NAMES[data.metric],
+        "data": {
+            "source": data.source,
+            "notes": [*data.notes, *token_notes],
+            "rows": {split: len(rows) for split, rows in {"train": data.train, **data.evaluation}.items()},
+        },
+        "student": {"layers": list(layers)},
+        "distillation": dict(distillation),
+        "seed": seed,
+        "models": {model: {"name": names[model], **record} for model, record in models.items()},
+        "latency_setting": dict(latency_setting),
+        "seconds": dict(seconds),
+    }
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

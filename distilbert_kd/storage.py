@@ -1,0 +1,117 @@
+"""Files that are written whole or not at all, and errors of the disk in words."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from safetensors import SafetensorError
+
+from distilbert_kd.errors import StorageError
+
+
+__all__ = ["is_storage_fault", "new_file", "reason_of", "storage_errors", "write_text"]
+
+_REASONS = {
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.ENOTDIR: "a file is in the way",
+    errno.EEXIST: "a file is in the way",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+def reason_of(error: Exception) -> str:
+    """What the operating system complains of, without its file and number."""
+    number = getattr(error, "errno", None)
+    return _REASONS.get(number or 0) or getattr(error, "strerror", None) or str(error)
+
+
+def is_storage_fault(error: OSError) -> bool:
+    """Whether the place is at fault (full, read-only, no permission), and no library and no program."""
+    return error.errno in _REASONS
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns what the operating system and safetensors raise while something is written below `path` into one error.
+
+    Args:
+        path: the file or folder, for the message.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        StorageError: it can't be written. An OSError of a library, which has no number, goes on as it is.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno is None:
+            raise
+        raise StorageError(
+            f"Expected to write {path}, got: {reason_of(error)}. Make room there, or choose another place."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in UTF-8, in place of one that is there; after a fault either the old or the new one is there.
+
+    Args:
+        path: the file, in a folder that is there.
+        text: all of it; line ends stay as they are.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    with storage_errors(path), _partial(path) as partial:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.replace(partial, path)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[str]]:
+    """A file to write text to, which gets its name when all of it is written, and only if nothing has the name.
+
+    Args:
+        path: the file; its folder is made.
+
+    Yields:
+        The file, open for text in UTF-8; line ends stay as they are.
+
+    Raises:
+        StorageError: it can't be written, or something is there.
+    """
+    with storage_errors(path), _partial(path) as partial:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("x", encoding="utf-8", newline="") as file:
+            yield file
+        _name(partial, path)
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _name(partial: Path, path: Path) -> None:
+    """Unlike a rename, a link never replaces a file; some file systems have no links."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        os.rename(partial, path)
