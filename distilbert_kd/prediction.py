@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from distilbert_kd.compatibility import label_names
 from distilbert_kd.data.loading import load_rows_to_predict
-from distilbert_kd.data.tasks import GlueTask, get_task
+from distilbert_kd.data.tasks import GlueSplit, GlueTask, get_task
 from distilbert_kd.errors import DataError, StorageError
 from distilbert_kd.evaluation import softmax
 from distilbert_kd.scoring import predict_logits
@@ -22,6 +23,8 @@ from distilbert_kd.task_rows import tokenize_rows
 
 
 __all__ = ["PredictionRequest", "predict_file"]
+
+logger = logging.getLogger(__name__)
 
 #: STS-B scores are from 0 to 5, and the GLUE server refuses others.
 _STSB_RANGE = (0.0, 5.0)
@@ -72,12 +75,22 @@ def predict_file(
         DataError: the file can't be read, has no rows or not the columns, or the output's ending is not known.
         StorageError: the output can't be written, or is there already.
     """
-    submission = _submission_file(request)
+    submission = _submission(request)
     output = request.output or (
-        request.folder / submission if submission else request.source.with_suffix(".predictions.csv")
+        request.folder / str(submission.submission_file)
+        if submission
+        else request.source.with_suffix(".predictions.csv")
     )
     _check_output(output, is_submission=submission is not None)
     rows = load_rows_to_predict(request.source, request.text, request.text_pair, request.task)
+    if submission and output.suffix == ".tsv" and len(rows) != submission.num_rows:
+        logger.warning(
+            "The GLUE server wants %s rows of %s; %s has %s.",
+            f"{submission.num_rows:,}",
+            submission.file,
+            request.source,
+            f"{len(rows):,}",
+        )
     tokenized = tokenize_rows(rows, tokenizer, request.max_length, model).dataset
     logits = predict_logits(model, tokenizer, tokenized, arguments)
     with new_file(output) as file:
@@ -93,12 +106,13 @@ def predict_file(
     return output, len(rows)
 
 
-def _submission_file(request: PredictionRequest) -> str | None:
+def _submission(request: PredictionRequest) -> GlueSplit | None:
+    """The split of the benchmark that a file is by its name."""
     if request.task is None or request.source.suffix.lower() != ".tsv":
         return None
     # AX is predicted by the model of MNLI, so its file counts as one of MNLI's.
     splits = [*get_task(request.task).splits, *(get_task("ax").splits if request.task == "mnli" else ())]
-    return next((split.submission_file for split in splits if split.stem == request.source.stem), None)
+    return next((split for split in splits if split.submission_file and split.stem == request.source.stem), None)
 
 
 def _check_output(output: Path, is_submission: bool) -> None:
@@ -127,11 +141,11 @@ def _write_submission(file: IO[str], task: GlueTask, rows: datasets.Dataset, log
 
 
 def _plain(model: PreTrainedModel, rows: datasets.Dataset, logits: np.ndarray) -> Iterator[Mapping[str, Any]]:
-    """One record a row: its texts, the prediction, and the probability of each class."""
-    texts = [name for name in ("text", "text_pair") if name in rows.column_names]
+    """One record a row: its number in a GLUE file, its texts, the prediction, and the probability of each class."""
+    columns = [name for name in ("index", "text", "text_pair") if name in rows.column_names]
     names = label_names(model.config)
     probabilities = None if len(names) == 1 else softmax(logits)
-    for i, row in enumerate(rows.select_columns(texts)):
+    for i, row in enumerate(rows.select_columns(columns)):
         if probabilities is None:
             yield {**row, "prediction": round(float(logits.reshape(-1)[i]), 6)}
             continue
