@@ -49,6 +49,18 @@ def test_buffers_count_and_odd_types_are_read():
     assert weights_sha256(nn.Linear(2, 2).bfloat16()) != weights_sha256(nn.Linear(2, 2).half())
 
 
+def test_the_order_of_the_modules_does_not_count():
+    """Prevents another name for the same weights after a model's code was tidied up."""
+    first, second = torch.ones(2), torch.zeros(3)
+    one, other = nn.Module(), nn.Module()
+    one.register_buffer("a", first)
+    one.register_buffer("b", second)
+    other.register_buffer("b", second)
+    other.register_buffer("a", first)
+    assert list(one.state_dict()) != list(other.state_dict())
+    assert weights_sha256(one) == weights_sha256(other)
+
+
 def test_memory_layout_does_not_count():
     """Prevents a transposed view from having another name than its copy, which has the same values."""
     square = torch.arange(6.0).reshape(2, 3)
