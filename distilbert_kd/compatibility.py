@@ -58,8 +58,8 @@ def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     if _head_is_untrained(teacher):
         raise TeacherError(
             f"Expected a fine-tuned teacher, got {name} from a checkpoint of "
-            f"{', '.join(teacher.config.architectures or ())}: its classification head is random and has nothing to teach. "
-            "Fine-tune it on the task first (in a recipe: teacher.finetune)."
+            f"{', '.join(teacher.config.architectures or ())}: its classification head is random and has nothing to "
+            "teach. Fine-tune it on the task first (in a recipe: teacher.finetune)."
         )
 
 
