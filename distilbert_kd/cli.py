@@ -139,7 +139,11 @@ def _configure_output(quiet: bool) -> bool:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers = [handler]
     logger.propagate = False
+    _quieten_libraries(show_bars)
+    return show_bars
 
+
+def _quieten_libraries(show_bars: bool) -> None:
     import datasets
     import transformers
 
@@ -147,7 +151,6 @@ def _configure_output(quiet: bool) -> bool:
     if not show_bars:
         datasets.disable_progress_bars()
         transformers.logging.disable_progress_bar()
-    return show_bars
 
 
 def _is_main_process() -> bool:
