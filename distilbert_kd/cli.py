@@ -48,6 +48,19 @@ def run_command(recipe: RecipePath, overrides: Overrides = None, quiet: Quiet = 
             typer.echo(render_table(results).rstrip())
 
 
+@app.command("cache")
+def cache_command(recipe: RecipePath, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Ask a teacher that is there already for its answers to all rows, once; later runs find them."""
+    with _user_errors():
+        checked = load_recipe(recipe, overrides or [])
+        show_bars = _configure_output(quiet)
+        from distilbert_kd.pipeline import fill_cache
+
+        place = fill_cache(checked, show_bars)
+        if _is_main_process():
+            typer.echo(f"The teacher's answers are in {place}")
+
+
 @app.command("validate")
 def validate_command(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Read and check a recipe, and print it with every default filled in. Nothing is loaded."""
@@ -114,19 +127,25 @@ def _user_errors() -> Iterator[None]:
     try:
         yield
     except DistillationError as error:
-        _end(f"error: {error}", error, error.exit_code)
+        _end("\n".join([f"error: {error}", *_notes(error)]), error.exit_code)
     except KeyboardInterrupt as error:
-        _end("interrupted.", error, _INTERRUPTED)
+        _end(" ".join(["interrupted.", *_notes(error)]), _INTERRUPTED)
     except OSError as error:
         from distilbert_kd.storage import is_storage_fault, reason_of
 
         if not is_storage_fault(error):
             raise
-        _end(f"error: {error.filename or 'a file'}: {reason_of(error)}.", error, StorageError.exit_code)
+        where = error.filename or "a file"
+        _end("\n".join([f"error: {where}: {reason_of(error)}.", *_notes(error)]), StorageError.exit_code)
 
 
-def _end(message: str, error: BaseException, exit_code: int) -> NoReturn:
-    typer.echo(" ".join([message, *getattr(error, "__notes__", ())]), err=True)
+def _notes(error: BaseException) -> list[str]:
+    """What the pipeline has to add: where to find what was trained until then."""
+    return getattr(error, "__notes__", [])
+
+
+def _end(message: str, exit_code: int) -> NoReturn:
+    typer.echo(message, err=True)
     raise typer.Exit(exit_code) from None
 
 
