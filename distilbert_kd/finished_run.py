@@ -18,8 +18,9 @@ from distilbert_kd.recipe import Recipe, load_recipe
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.scoring import score_models
 from distilbert_kd.storage import reason_of
-from distilbert_kd.task_rows import tokenize_task
+from distilbert_kd.task_rows import Reader, tokenize_task
 from distilbert_kd.teacher import load_classifier, load_teacher, load_tokenizer
+from distilbert_kd.teacher_cache import ask_teacher
 from distilbert_kd.training import prediction_arguments
 from distilbert_kd.weights import weights_sha256
 
@@ -53,13 +54,15 @@ def evaluate_run(path: Path, overrides: Sequence[str] = (), show_bars: bool = Fa
     with _arguments(recipe.training, show_bars) as arguments:
         data = load_task(recipe.data, recipe.name)
         _refuse_other_rows(data, results["metric"], environment["data"]["sha256"], folder)
-        models = {"teacher": _teacher(folder, recipe, data.label_names, environment["teacher"]["weights_sha256"])}
-        for name in ("student", "control"):
-            if name in results["models"]:
-                models[name] = load_classifier(str(folder.root / name))
+        teacher = _teacher(folder, recipe, data.label_names, environment["teacher"]["weights_sha256"])
+        names = [name for name in ("student", "control") if name in results["models"]]
+        models = {name: load_classifier(str(folder.root / name)) for name in names}
         tokenizer = load_tokenizer(str(folder.student))
         rows = tokenize_task(data, tokenizer, recipe.data.max_length, models["student"])
-        scores = score_models(models, tokenizer, rows.evaluation, data.metric, arguments)
+        theirs = _teacher_reader(folder, recipe, data, teacher)
+        answers = ask_teacher(theirs, data, recipe.data.max_length, arguments, cache_dir=None)
+        readers = {name: Reader(model, tokenizer, rows) for name, model in models.items()}
+        scores = score_models(readers, answers.evaluation, data.metric, arguments)
     for name, record in results["models"].items():
         record["splits"] = {split: result.to_dict() for split, result in scores[name].items()}
     return results
@@ -105,6 +108,12 @@ def _teacher(
             "Say where the run's teacher is: teacher.model=..., teacher.revision=..."
         )
     return teacher
+
+
+def _teacher_reader(folder: RunFolder, recipe: Recipe, data: TaskData, teacher: PreTrainedModel) -> Reader:
+    is_own = folder.teacher.is_dir()
+    tokenizer = load_tokenizer(*([str(folder.teacher)] if is_own else [recipe.teacher.model, recipe.teacher.revision]))
+    return Reader(teacher, tokenizer, tokenize_task(data, tokenizer, recipe.data.max_length, teacher))
 
 
 def predict_with(

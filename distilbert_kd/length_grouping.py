@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 import datasets
 import numpy as np
 import pyarrow.compute as pc
-import torch
 from torch.utils.data import BatchSampler, Dataset
 
 
@@ -24,8 +23,8 @@ class LengthGroupedBatchSampler(BatchSampler):
     """Batches of similar length, drawn anew each epoch from a seed.
 
     Each epoch's order is: a random permutation of the rows; within each window of `window` batches, rows sorted by
-    length; batches in random order, a last partial one at the end. It depends on the seed and the epoch alone, so every
-    process, and a training that is resumed, draws the same.
+    length; batches in random order, a last partial one at the end. It depends on the seed and the epoch alone, so
+    every process, and a training that is resumed, draws the same.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """A run from recipe to run folder. This module knows the order of the stages, and it alone unpacks the recipe."""
 
+import gc
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -9,25 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import PreTrainedModel, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
+from distilbert_kd.compatibility import check_same_tokenizer
 from distilbert_kd.data.loading import load_task
 from distilbert_kd.data.task_data import TaskData
+from distilbert_kd.errors import RecipeError
+from distilbert_kd.hardware import describe_hardware_settings
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe import Schedule as RecipeSchedule
-from distilbert_kd.recipe import Teacher as TeacherRecipe
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.run_records import RunRecords, results_record
-from distilbert_kd.scoring import check_teacher_score, describe_models
-from distilbert_kd.student.build import build_student, count_layers
+from distilbert_kd.scoring import check_teacher_score, describe_models, labels_of, score_models
+from distilbert_kd.student.build import build_student, count_layers, freeze_embeddings
 from distilbert_kd.student.layer_maps import resolve_layers
-from distilbert_kd.task_rows import TaskRows, tokenize_task
-from distilbert_kd.teacher import load_base, load_teacher, load_tokenizer
+from distilbert_kd.task_rows import Reader, TaskRows, tokenize_task
+from distilbert_kd.teacher import load_base, load_classifier, load_teacher, load_tokenizer
+from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR, ask_teacher
 from distilbert_kd.training import Trained, best_epoch, prediction_arguments, train_model, training_arguments
 
 
-__all__ = ["run"]
+__all__ = ["fill_cache", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +40,7 @@ _STAGES = {"teacher": "teacher", "student": "distillation", "control": "control"
 
 
 def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
-    """Distils: data, teacher, student, control, evaluation, run folder.
+    """Distils: data, teacher, its answers, student, control, evaluation, run folder.
 
     Args:
         recipe: what to do.
@@ -54,54 +58,62 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
     records = RunRecords(folder, PartialState().is_main_process)
     records.create_folder()
     PartialState().wait_for_everyone()
+    logger.info("device: %s", describe_hardware_settings())
 
     data = load_task(recipe.data, recipe.name)
-    tokenizer = load_tokenizer(recipe.teacher.model, recipe.teacher.revision)
-    teacher = _load(recipe.teacher, data.label_names, recipe.seed)
-    layers = resolve_layers(count_layers(teacher), recipe.student.num_layers, recipe.student.layers)
-    rows = tokenize_task(data, tokenizer, recipe.data.max_length, teacher)
-    _log_data(data, rows, recipe.data.max_length)
-    main_rows = rows.evaluation[rows.main_split]
+    teacher, origin = _readers(recipe, data)
+    layers = resolve_layers(count_layers(origin.model), recipe.student.num_layers, recipe.student.layers)
+    _log_data(data, origin.rows, recipe.data.max_length)
     trained: dict[str, Trained] = {}
 
-    def train(what: str, model: PreTrainedModel, settings: TrainingArguments, **distillation: Any) -> None:
+    def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
         records.write_recipe(recipe.to_yaml())
-        place = folder.root / what
-        trained[what] = train_model(
-            what, model, tokenizer, rows.train, main_rows, data.metric, settings, place, **distillation
-        )
+        trained[what] = train_model(what, reader, data.metric, settings, folder.root / what, **distillation)
         records.write_history({name: each.history for name, each in trained.items()})
 
     with _saying_what_is_kept(folder, trained):
         if recipe.teacher.finetune is not None:
             train("teacher", teacher, arguments.teacher)
-        names = recipe.teacher.model, rows.main_split
+        answers = ask_teacher(teacher, data, recipe.data.max_length, arguments.prediction, _cache_dir(recipe))
+        split = origin.rows.main_split
+        main_labels = labels_of(origin.rows.evaluation[split])
+        allow_near_chance = recipe.teacher.allow_near_chance
         check_teacher_score(
-            teacher, tokenizer, main_rows, data.metric, arguments.prediction, *names, recipe.teacher.allow_near_chance
+            answers.evaluation[split], main_labels, data.metric, recipe.teacher.model, split, allow_near_chance
         )
-        records.write_environment(data, teacher, recipe.teacher.model, recipe.teacher.revision, recipe.seed)
-        models = {"teacher": teacher, "student": build_student(teacher, layers=layers)}
-        temperature, alpha = _schedule(recipe.distillation.temperature), _schedule(recipe.distillation.alpha)
-        train("student", models["student"], arguments.student, teacher=teacher, temperature=temperature, alpha=alpha)
-        if recipe.control:
-            models["control"] = build_student(teacher, layers=layers)
-            train("control", models["control"], arguments.control)
+        records.write_environment(data, teacher.model, recipe.teacher.model, recipe.teacher.revision, recipe.seed)
 
-        logger.info("evaluation: %s on %s", ", ".join(models), ", ".join(rows.evaluation))
-        scored, latency_setting = describe_models(
-            models, tokenizer, rows.evaluation, data.metric, arguments.prediction
-        )
+        students = {name: _student(origin, layers, recipe) for name in ("student", "control")[: 1 + recipe.control]}
+        online = None if answers.train is not None else teacher.model
+        del teacher, origin  # answers are on disk: while the students train, no teacher is in memory
+        gc.collect()
+        temperature, alpha = _schedule(recipe.distillation.temperature), _schedule(recipe.distillation.alpha)
+        distillation = {"teacher": online, "teacher_logits": answers.train, "temperature": temperature, "alpha": alpha}
+        train("student", students["student"], arguments.student, **distillation)
+        if recipe.control:
+            train("control", students["control"], arguments.control)
+
+        logger.info("evaluation: %s on %s", ", ".join(students), ", ".join(answers.evaluation))
+        scores = score_models(students, answers.evaluation, data.metric, arguments.prediction)
+        readers = {"teacher": _trained_teacher(recipe, data, folder, students["student"]), **students}
+        described, latency_setting = describe_models(readers)
+        models = {
+            name: {**record, "splits": {key: result.to_dict() for key, result in scores[name].items()}}
+            for name, record in described.items()
+        }
         seconds = {_STAGES[name]: each.seconds for name, each in trained.items()}
         seconds["total"] = time.perf_counter() - start
+        notes = students["student"].rows.notes(recipe.data.max_length)
+        finetuned = ", fine-tuned here" if recipe.teacher.finetune is not None else ""
         results = results_record(
             recipe.name,
             recipe.seed,
             recipe.distillation.model_dump(),
-            recipe.teacher.model + (", fine-tuned here" if recipe.teacher.finetune is not None else ""),
+            f"{recipe.teacher.model}{finetuned}",
             data,
-            rows.notes(recipe.data.max_length),
+            notes,
             layers,
-            scored,
+            models,
             latency_setting,
             seconds,
         )
@@ -110,6 +122,36 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
     logger.info("run folder: %s", folder.root)
     PartialState().wait_for_everyone()
     return results
+
+
+def fill_cache(recipe: Recipe, show_bars: bool = False) -> Path:
+    """Asks the teacher for its answers to all rows of a recipe, once; a later run finds them.
+
+    Args:
+        recipe: with a teacher that is there already.
+        show_bars: whether progress bars are drawn.
+
+    Returns:
+        The folder that holds the answers.
+
+    Raises:
+        RecipeError: the teacher is yet to be fine-tuned, or the cache is switched off.
+        DistillationError: as in `run`.
+    """
+    cache_dir = _cache_dir(recipe)
+    if recipe.teacher.finetune is not None or cache_dir is None:
+        got = "teacher.finetune, which trains one in a run" if cache_dir is not None else "teacher.cache=false"
+        raise RecipeError(
+            f"Expected a teacher that is there already and a cache for its answers, got {got}. After a run: "
+            "teacher.model=RUN/teacher teacher.finetune=null"
+        )
+    place = Path(recipe.output_dir).parent
+    arguments = prediction_arguments(recipe.training, "training", place, show_bars)
+    data = load_task(recipe.data, recipe.name)
+    teacher, origin = _readers(recipe, data)
+    _log_data(data, origin.rows, recipe.data.max_length)
+    ask_teacher(teacher, data, recipe.data.max_length, arguments, cache_dir)
+    return cache_dir
 
 
 @dataclass(frozen=True)
@@ -135,12 +177,51 @@ def _arguments(recipe: Recipe, folder: RunFolder, show_bars: bool) -> _Arguments
     )
 
 
-def _load(source: TeacherRecipe, data_labels: tuple[str, ...] | None, seed: int) -> PreTrainedModel:
-    """The teacher as it comes, or the model that becomes the teacher, with a new head."""
-    set_seed(seed)
+def _readers(recipe: Recipe, data: TaskData) -> tuple[Reader, Reader]:
+    """The teacher, as it comes or with a new head to be fine-tuned, and the model that the student is cut from."""
+    source, max_length = recipe.teacher, recipe.data.max_length
+    set_seed(recipe.seed)
+    tokenizer = load_tokenizer(source.model, source.revision)
     if source.finetune is None:
-        return load_teacher(source.model, data_labels, source.revision, source.labels)
-    return load_base(source.model, data_labels, source.revision)
+        model = load_teacher(source.model, data.label_names, source.revision, source.labels)
+    else:
+        model = load_base(source.model, data.label_names, source.revision)
+    teacher = Reader(model, tokenizer, tokenize_task(data, tokenizer, max_length, model))
+    if recipe.student.init_from is None:
+        return teacher, teacher
+    tokenizer = load_tokenizer(recipe.student.init_from)
+    if not source.cache:
+        check_same_tokenizer(tokenizer, teacher.tokenizer)  # online, teacher and student read the same tokens
+    model = load_base(recipe.student.init_from, data.label_names)
+    return teacher, Reader(model, tokenizer, tokenize_task(data, tokenizer, max_length, model))
+
+
+def _student(origin: Reader, layers: list[int], recipe: Recipe) -> Reader:
+    student = build_student(origin.model, layers=layers)
+    if recipe.student.freeze_embeddings:
+        freeze_embeddings(student)
+    return Reader(student, origin.tokenizer, origin.rows)
+
+
+def _trained_teacher(recipe: Recipe, data: TaskData, folder: RunFolder, students: Reader) -> Reader:
+    """The teacher, once more, to be timed beside its students."""
+    source = recipe.teacher
+    if source.finetune is not None:
+        model, name, revision = load_classifier(str(folder.teacher)), str(folder.teacher), None
+    else:
+        model = load_teacher(source.model, data.label_names, source.revision, source.labels)
+        name, revision = source.model, source.revision
+    model.to(students.model.device)  # type: ignore[arg-type]  # upstream's wrapper loses the type
+    if recipe.student.init_from is None:
+        return Reader(model, students.tokenizer, students.rows)
+    tokenizer = load_tokenizer(name, revision)
+    return Reader(model, tokenizer, tokenize_task(data, tokenizer, recipe.data.max_length, model))
+
+
+def _cache_dir(recipe: Recipe) -> Path | None:
+    if not recipe.teacher.cache:
+        return None
+    return DEFAULT_CACHE_DIR if recipe.teacher.cache_dir is None else Path(recipe.teacher.cache_dir)
 
 
 def _log_data(data: TaskData, rows: TaskRows, max_length: int) -> None:

@@ -16,14 +16,16 @@ from transformers import (
 
 from distilbert_kd.errors import TeacherError
 from distilbert_kd.evaluation import SplitResult, evaluate_logits, is_near_chance
-from distilbert_kd.latency import measure_latency
+from distilbert_kd.latency import Latency, measure_latency
+from distilbert_kd.length_grouping import row_lengths
 from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric
 from distilbert_kd.student.build import count_layers
+from distilbert_kd.task_rows import Reader
 from distilbert_kd.trainer import DistillationTrainer
 from distilbert_kd.training import logits_of, new_trainer
 
 
-__all__ = ["check_teacher_score", "describe_models", "predict_logits", "score_models"]
+__all__ = ["check_teacher_score", "describe_models", "labels_of", "predict_logits", "score_models"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,30 +47,33 @@ def predict_logits(
     Returns:
         Logits (B, C) of all rows, in their order, on every process.
     """
+    # Longest first: little padding, and what doesn't fit in memory shows at once.
+    order = np.argsort(-row_lengths(rows), kind="stable")
     unlabelled = rows.remove_columns([name for name in rows.column_names if name == "labels"])
-    trainer = new_trainer(DistillationTrainer, model=model, args=arguments, processing_class=tokenizer, alpha=0.0)
+    trainer = new_trainer(
+        DistillationTrainer,
+        model=model,
+        args=arguments,
+        processing_class=tokenizer,
+        alpha=0.0,
+        first_position_only=True,
+    )
     trainer.remove_callback(PrinterCallback)
-    return logits_of(trainer.predict(unlabelled).predictions)
+    sorted_logits = logits_of(trainer.predict(unlabelled.select(order)).predictions)
+    logits = np.empty_like(sorted_logits)
+    logits[order] = sorted_logits
+    return logits
 
 
 def check_teacher_score(
-    teacher: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: datasets.Dataset,
-    metric: str,
-    arguments: TrainingArguments,
-    name: str,
-    split: str,
-    allow_near_chance: bool,
+    logits: np.ndarray, labels: np.ndarray, metric: str, name: str, split: str, allow_near_chance: bool
 ) -> None:
     """Shows the teacher's score before a student is trained, and refuses a teacher that has nothing to teach.
 
     Args:
-        teacher: a classifier.
-        tokenizer: pads the rows.
-        rows: tokenised, with `labels`.
+        logits: the teacher's, (B, C).
+        labels: (B,).
         metric: see `distilbert_kd.metrics`.
-        arguments: batch size, device and precision.
         name: where the teacher came from, for the messages.
         split: what the rows are called.
         allow_near_chance: warn in place of refusing.
@@ -77,7 +82,6 @@ def check_teacher_score(
         TeacherError: its outputs say no more about the labels than guessing could.
         DivergedError: an output is not finite.
     """
-    logits, labels = predict_logits(teacher, tokenizer, rows, arguments), _labels(rows)
     score = evaluate_logits(metric, logits, labels).score
     logger.info("teacher: %s on %s: %.1f", SCORE_NAMES[metric], split, 100 * score)
     chance = is_near_chance(logits, labels, is_regression_metric(metric))
@@ -96,67 +100,63 @@ def check_teacher_score(
 
 
 def score_models(
-    models: Mapping[str, PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
-    splits: Mapping[str, datasets.Dataset],
-    metric: str,
-    arguments: TrainingArguments,
+    readers: Mapping[str, Reader], teacher_logits: Mapping[str, np.ndarray], metric: str, arguments: TrainingArguments
 ) -> dict[str, dict[str, SplitResult]]:
-    """Scores of each model on each split; the fidelity of all but the teacher is to the model called "teacher".
+    """Scores of teacher, students and controls on each split, with the fidelity of all but the teacher to it.
 
     Args:
-        models: by name, "teacher" among them.
-        tokenizer: pads the rows.
-        splits: tokenised, with `labels`.
+        readers: students by name, with their rows.
+        teacher_logits: split name to the teacher's logits, (B, C).
         metric: see `distilbert_kd.metrics`.
         arguments: batch size, device and precision.
 
     Returns:
-        Model name to split name to result.
+        Model name, "teacher" first, to split name to result.
     """
-    results: dict[str, dict[str, SplitResult]] = {name: {} for name in models}
-    for split, rows in splits.items():
-        labels = _labels(rows)
-        logits = {name: predict_logits(model, tokenizer, rows, arguments) for name, model in models.items()}
-        for name in models:
-            teacher_logits = None if name == "teacher" else logits["teacher"]
-            results[name][split] = evaluate_logits(metric, logits[name], labels, teacher_logits)
+    results: dict[str, dict[str, SplitResult]] = {name: {} for name in ("teacher", *readers)}
+    for split, theirs in teacher_logits.items():
+        for name, reader in readers.items():
+            rows = reader.rows.evaluation[split]
+            labels = labels_of(rows)
+            results["teacher"][split] = evaluate_logits(metric, theirs, labels)
+            logits = predict_logits(reader.model, reader.tokenizer, rows, arguments)
+            results[name][split] = evaluate_logits(metric, logits, labels, theirs)
     return results
 
 
-def describe_models(
-    models: Mapping[str, PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
-    splits: Mapping[str, datasets.Dataset],
-    metric: str,
-    arguments: TrainingArguments,
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Depth, size, milliseconds per example and scores of each model, as they stand in `results.json`.
+def describe_models(readers: Mapping[str, Reader]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Depth, size and milliseconds per example of each model, as they stand in `results.json`.
 
     Args:
-        models: by name, "teacher" among them.
-        tokenizer: pads the rows.
-        splits: tokenised, with `labels`; forward passes are timed on the first.
-        metric: see `distilbert_kd.metrics`.
-        arguments: batch size, device and precision.
+        readers: by name, on one device, with their rows; forward passes are timed on the main evaluation split.
+            Models that read the same rows are timed side by side.
 
     Returns:
         A record for each model, and the setting of the timing.
     """
-    scores = score_models(models, tokenizer, splits, metric, arguments)
-    latency = measure_latency(models, next(iter(splits.values())), DataCollatorWithPadding(tokenizer))
+    by_rows: dict[int, dict[str, Reader]] = {}
+    for name, reader in readers.items():
+        by_rows.setdefault(id(reader.rows), {})[name] = reader
+    latencies: dict[str, Latency] = {}
+    for group in by_rows.values():
+        first = next(iter(group.values()))
+        rows = first.rows.evaluation[first.rows.main_split]
+        models = {name: reader.model for name, reader in group.items()}
+        measured = measure_latency(models, rows, DataCollatorWithPadding(first.tokenizer))
+        latencies |= dict.fromkeys(group, measured)
     records = {
         name: {
-            "num_layers": count_layers(model),
-            "num_parameters": model.num_parameters(),
-            "size_mb": sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
-            "latency_ms": latency.of(name),
-            "splits": {split: result.to_dict() for split, result in scores[name].items()},
+            "num_layers": count_layers(reader.model),
+            "num_parameters": reader.model.num_parameters(),
+            "size_mb": sum(p.numel() * p.element_size() for p in reader.model.parameters()) / 1e6,
+            "latency_ms": latencies[name].of(name),
         }
-        for name, model in models.items()
+        for name, reader in readers.items()
     }
-    return records, {"device": latency.device, "num_threads": latency.num_threads}
+    any_latency = next(iter(latencies.values()))
+    return records, {"device": any_latency.device, "num_threads": any_latency.num_threads}
 
 
-def _labels(rows: datasets.Dataset) -> np.ndarray:
+def labels_of(rows: datasets.Dataset) -> np.ndarray:
+    """The labels of tokenised rows: (B,)."""
     return np.asarray(rows.with_format("numpy")["labels"][:])

@@ -10,7 +10,7 @@ from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.data.tokenizing import TokenizedRows, tokenize
 
 
-__all__ = ["TaskRows", "tokenize_rows", "tokenize_task"]
+__all__ = ["Reader", "TaskRows", "tokenize_rows", "tokenize_task"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,18 @@ class TaskRows:
     def notes(self, max_length: int) -> list[str]:
         """What a reader of the results must know about the tokens."""
         return [f"{self.num_truncated} texts were cut to {max_length} tokens"] if self.num_truncated else []
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model, the tokenizer that belongs to it, and the task's rows as it reads them.
+
+    Teacher and student are two readers of one task; they read alike unless the student starts from another model.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    rows: TaskRows
 
 
 def tokenize_rows(

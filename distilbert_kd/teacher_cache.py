@@ -20,6 +20,7 @@ import logging
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,15 @@ from accelerate.utils import gather_object
 from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from distilbert_kd.data.task_data import fingerprint
+from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.errors import StorageError, TeacherError
 from distilbert_kd.row_checks import TEACHER_LOGITS
 from distilbert_kd.scoring import predict_logits
+from distilbert_kd.task_rows import Reader
 from distilbert_kd.weights import weights_sha256
 
 
-__all__ = ["DEFAULT_CACHE_DIR", "cache_key", "cached_teacher_logits"]
+__all__ = ["DEFAULT_CACHE_DIR", "TeacherAnswers", "ask_teacher", "cache_key", "cached_teacher_logits"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,57 @@ DEFAULT_CACHE_DIR = Path(HF_HOME) / "distilbert_kd" / "teacher_logits"
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 _NOT_OF_THE_CONFIG = ("_name_or_path", "transformers_version", "id2label", "label2id", "dtype", "architectures")
+
+
+@dataclass(frozen=True)
+class TeacherAnswers:
+    """What the teacher says of the rows.
+
+    Attributes:
+        train: The column `teacher_logits` for the training rows; None if the teacher is asked online.
+        evaluation: Split name to logits, (B, C).
+    """
+
+    train: datasets.Dataset | None
+    evaluation: dict[str, np.ndarray]
+
+
+def ask_teacher(
+    teacher: Reader,
+    texts: TaskData,
+    max_length: int,
+    arguments: TrainingArguments,
+    cache_dir: Path | None = DEFAULT_CACHE_DIR,
+) -> TeacherAnswers:
+    """The teacher's logits for all splits, through the cache; without one for the evaluation splits alone.
+
+    Args:
+        teacher: a classifier in the data's order of labels, and the rows as it reads them.
+        texts: the same rows as texts.
+        max_length: that the rows were cut to.
+        arguments: batch size, device and precision.
+        cache_dir: where caches are kept; None for no cache.
+
+    Returns:
+        The answers, in the order of the rows.
+
+    Raises:
+        TeacherError: a logit is not finite.
+        StorageError: the cache can't be written.
+    """
+    if cache_dir is None:
+        splits = teacher.rows.evaluation.items()
+        logits = {name: predict_logits(teacher.model, teacher.tokenizer, rows, arguments) for name, rows in splits}
+        return TeacherAnswers(None, logits)
+
+    def cached(split_texts: datasets.Dataset, rows: datasets.Dataset) -> datasets.Dataset:
+        model, tokenizer = teacher.model, teacher.tokenizer
+        return cached_teacher_logits(model, tokenizer, split_texts, rows, max_length, arguments, cache_dir)
+
+    columns = {name: cached(texts.evaluation[name], rows) for name, rows in teacher.rows.evaluation.items()}
+    train = cached(texts.train, teacher.rows.train)
+    as_arrays = {name: np.asarray(column.with_format("numpy")[TEACHER_LOGITS][:]) for name, column in columns.items()}
+    return TeacherAnswers(train, as_arrays)
 
 
 def cached_teacher_logits(

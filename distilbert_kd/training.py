@@ -11,13 +11,11 @@ from typing import Any, TypeVar
 
 import datasets
 import numpy as np
-import torch
 from accelerate.state import AcceleratorState
 from torch import nn
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
     TrainingArguments,
@@ -25,9 +23,11 @@ from transformers import (
 
 from distilbert_kd.errors import RecipeError
 from distilbert_kd.evaluation import evaluate_logits
+from distilbert_kd.hardware import hardware_settings
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.progress import ProgressLines
 from distilbert_kd.storage import storage_errors
+from distilbert_kd.task_rows import Reader
 from distilbert_kd.trainer import DistillationTrainer
 
 
@@ -103,7 +103,7 @@ def training_arguments(
     """
     settings = {
         **_DEFAULTS,
-        "dataloader_pin_memory": torch.cuda.is_available(),
+        **hardware_settings(),
         "disable_tqdm": not show_bars,
         **values,
     }
@@ -184,15 +184,13 @@ def best_epoch() -> dict[str, Any]:
 
 def train_model(
     what: str,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train_rows: datasets.Dataset,
-    evaluation_rows: datasets.Dataset,
+    reader: Reader,
     metric: str,
     arguments: TrainingArguments,
     folder: Path,
     *,
     teacher: PreTrainedModel | None = None,
+    teacher_logits: datasets.Dataset | None = None,
     temperature: float | Schedule = 2.0,
     alpha: float | Schedule = 0.0,
 ) -> Trained:
@@ -200,14 +198,13 @@ def train_model(
 
     Args:
         what: "teacher", "student" or "control", for progress.
-        model: the model; its weights become the trained ones, and it is left in eval mode.
-        tokenizer: pads the rows, and is saved with the model.
-        train_rows: tokenised, with `labels`.
-        evaluation_rows: tokenised, with `labels`; scored after each epoch.
+        reader: the model, whose weights become the trained ones and which is left in eval mode; its tokenizer, which
+            is saved with it; and its rows, of which the main evaluation split is scored after each epoch.
         metric: see `distilbert_kd.metrics`.
         arguments: of this training.
         folder: for the trained model: config, safetensors and tokenizer.
-        teacher: a frozen classifier with the same outputs.
+        teacher: a frozen classifier with the same outputs, to be asked online; or
+        teacher_logits: its answers to the training rows, as a column.
         temperature: T of the soft targets.
         alpha: weight of the soft targets; 0 without a teacher.
 
@@ -220,6 +217,10 @@ def train_model(
         DivergedError: a loss or weight is not finite.
         StorageError: the model, or a checkpoint on the way, can't be written.
     """
+    model, tokenizer, rows = reader.model, reader.tokenizer, reader.rows
+    train_rows = rows.train
+    if teacher_logits is not None:
+        train_rows = datasets.concatenate_datasets([train_rows, teacher_logits], axis=1)
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         result = evaluate_logits(metric, logits_of(prediction.predictions), np.asarray(prediction.label_ids))
@@ -230,7 +231,7 @@ def train_model(
         model=model,
         args=arguments,
         train_dataset=train_rows,
-        eval_dataset=evaluation_rows,
+        eval_dataset=rows.evaluation[rows.main_split],
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
         teacher=teacher,

@@ -45,7 +45,7 @@ def assert_equal_runs(run, reference):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_accumulated_batches_train_like_whole_ones(whole_batches, tmp_path, size):
-    """Prevents gradients that grow with the accumulation steps, as with the copied compute_loss (8 x 4: four times)."""
+    """Prevents gradients that grow with the accumulation steps, as the copied compute_loss has them (8 x 4: 4 times)."""
     assert_equal_runs(distil(tmp_path, pair_rows(size, unlabelled=5), 8, 4), whole_batches[size])
 
 
@@ -110,7 +110,7 @@ def test_without_a_teacher_it_is_the_plain_trainer_to_the_bit(tmp_path):
 
 
 def test_teacher_and_control_accumulate_rightly_where_the_plain_trainer_does_not(tmp_path):
-    """Prevents a comparison with a baseline whose gradients are off; when the plain Trainer is mended, this says so."""
+    """Prevents a comparison with a baseline whose gradients are off; if the plain Trainer is mended, this says so."""
     norms = {}
     for trainer_class, settings in ((Trainer, {}), (DistillationTrainer, {"alpha": 0})):
         for batch_size, accumulation in ((32, 1), (8, 4)):

@@ -175,9 +175,9 @@ class TestTeacherAndControl:
         # What the teacher bought is the difference of two runs that differ in the teacher alone.
         starts, teachers = {}, {}
 
-        def look(what, model, *args, **kwargs):
-            starts[what], teachers[what] = weights_sha256(model), kwargs.get("teacher")
-            return train_model(what, model, *args, **kwargs)
+        def look(what, reader, *args, **kwargs):
+            starts[what], teachers[what] = weights_sha256(reader.model), kwargs.get("teacher_logits")
+            return train_model(what, reader, *args, **kwargs)
 
         monkeypatch.setattr(pipeline, "train_model", look)
         pipeline.run(recipe_with(recipe_file, tmp_path / "run", "training.num_train_epochs=1"))
