@@ -16,11 +16,12 @@ VOLUMES ?=
 # Waiting threads sleep: with as many busy neighbours as cores, spinning ones make a step up to nine times slower.
 export OMP_WAIT_POLICY := passive
 # One thread for each test process, and no network.
+BENCH_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow quality style docker-lint docker-build clean
+.PHONY: help bench demo test test-slow quality style docker-lint docker-build clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -44,6 +45,9 @@ quality: .venv/dev.stamp  ## lint, format, types and docstrings, changing nothin
 style: .venv/dev.stamp  ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: .venv/dev.stamp  ## how fast, against the copied pattern and others; needs GLUE_DIR
+	$(BENCH_ENV) $(BIN)/python benchmarks/speed.py --out build/bench
 
 docker-lint: .venv/dev.stamp  ## lint the Dockerfile
 	$(BIN)/hadolint Dockerfile

@@ -45,7 +45,7 @@ def assert_equal_runs(run, reference):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_accumulated_batches_train_like_whole_ones(whole_batches, tmp_path, size):
-    """Prevents gradients that grow with the accumulation steps, as the copied compute_loss has them (8 x 4: 4 times)."""
+    """Prevents gradients that grow with the accumulation steps, as the copied compute_loss has (8 x 4: 4 times)."""
     assert_equal_runs(distil(tmp_path, pair_rows(size, unlabelled=5), 8, 4), whole_batches[size])
 
 
