@@ -29,7 +29,7 @@ RecipePath = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe, for example recipes/demo/movie_reviews.yaml.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values that win over the recipe's.")
+    list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Values that win over the recipe's.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result and errors.")]
 
@@ -75,7 +75,7 @@ def evaluate_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="What is elsewhere on this machine: data.path=FOLDER."),
+        typer.Argument(metavar="SECTION.KEY=VALUE", help="What is elsewhere on this machine: data.path=FOLDER."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
