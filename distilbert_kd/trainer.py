@@ -88,7 +88,8 @@ class DistillationTrainer(Trainer):
             length_window: batches that are sorted together under `train_sampling_strategy="group_by_length"`.
             first_position_only: whether the last layer is computed for the first position alone, where the head reads
                 no other (see `distilbert_kd.first_position`): the same logits and gradients, but other dropout draws.
-                None: where there are soft targets, so that without any this is the plain Trainer to the bit.
+                None: where there are soft targets, so that without any this is the plain Trainer to the bit. Off under
+                DataParallel, FSDP and DeepSpeed.
             **kwargs: as `Trainer`.
 
         Raises:
@@ -111,6 +112,8 @@ class DistillationTrainer(Trainer):
             self.train_dataset, self.model.config, has_teacher=teacher is not None
         )
         is_first_only = self._rows_have_soft_targets if first_position_only is None else first_position_only
+        # Replicas of DataParallel, and layers that FSDP or DeepSpeed took apart, are not the layers that we know.
+        is_first_only &= self.args.n_gpu <= 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
         self._last_layer: Callable[[nn.Module], AbstractContextManager] = (
             first_position.first_position_only if is_first_only else nullcontext
         )
