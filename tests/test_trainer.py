@@ -425,6 +425,25 @@ class TestTrainerGoesOnWorking:
             weights.append(flat_weights(trainer.model))
         torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
 
+    def test_torch_compile_compiles_twice_at_most_for_all_lengths(self, tmp_path):
+        """Prevents a compilation for each length of a batch: the first is static, the second dynamic."""
+        from torch._dynamo.utils import counters
+
+        torch._dynamo.reset()
+        counters.clear()
+        training = {"torch_compile": True, "torch_compile_backend": "eager", "batch_size": 4}
+        rows = pair_rows(64)
+        trainer = trainer_of(
+            tmp_path,
+            rows,
+            teacher=tiny_bert(4, seed=9),
+            model=without_dropout(),
+            training={**training, "train_sampling_strategy": "group_by_length"},
+        )
+        trainer.train()
+        assert len({len(ids) for ids in rows["input_ids"]}) > 5
+        assert counters["stats"]["unique_graphs"] <= 2
+
     def test_bf16_autocast_reaches_the_teacher_and_not_the_loss(self, tmp_path):
         """Prevents a softmax in half precision."""
         teacher, dtypes = tiny_bert(4), []
