@@ -78,7 +78,7 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
         split = origin.rows.main_split
         main_labels = labels_of(origin.rows.evaluation[split])
         allow_near_chance = recipe.teacher.allow_near_chance
-        check_teacher_score(
+        caveats = check_teacher_score(
             answers.evaluation[split], main_labels, data.metric, recipe.teacher.model, split, allow_near_chance
         )
         records.write_environment(data, teacher.model, recipe.teacher.model, recipe.teacher.revision, recipe.seed)
@@ -103,7 +103,7 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
         }
         seconds = {_STAGES[name]: each.seconds for name, each in trained.items()}
         seconds["total"] = time.perf_counter() - start
-        notes = students["student"].rows.notes(recipe.data.max_length)
+        notes = [*students["student"].rows.notes(recipe.data.max_length), *caveats]
         finetuned = ", fine-tuned here" if recipe.teacher.finetune is not None else ""
         results = results_record(
             recipe.name,

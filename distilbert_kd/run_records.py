@@ -110,7 +110,7 @@ def results_record(
     distillation: Mapping[str, Any],
     teacher_name: str,
     data: TaskData,
-    token_notes: Sequence[str],
+    notes: Sequence[str],
     layers: Sequence[int],
     models: Mapping[str, Mapping[str, Any]],
     latency_setting: Mapping[str, Any],
@@ -124,7 +124,7 @@ def results_record(
         distillation: temperature and alpha.
         teacher_name: where the teacher came from.
         data: of the run.
-        token_notes: what a reader must know about the tokens.
+        notes: what a reader must know, beside the notes on the data.
         layers: the teacher layer that each student layer copied.
         models: a record for each, with its scores by split.
         latency_setting: device and threads.
@@ -146,7 +146,7 @@ def results_record(
         "score_name": SCORE_NAMES[data.metric],
         "data": {
             "source": data.source,
-            "notes": [*data.notes, *token_notes],
+            "notes": [*data.notes, *notes],
             "rows": {split: len(rows) for split, rows in {"train": data.train, **data.evaluation}.items()},
         },
         "student": {"layers": list(layers)},

@@ -67,7 +67,7 @@ def predict_logits(
 
 def check_teacher_score(
     logits: np.ndarray, labels: np.ndarray, metric: str, name: str, split: str, allow_near_chance: bool
-) -> None:
+) -> list[str]:
     """Shows the teacher's score before a student is trained, and refuses a teacher that has nothing to teach.
 
     Args:
@@ -78,6 +78,9 @@ def check_teacher_score(
         split: what the rows are called.
         allow_near_chance: warn in place of refusing.
 
+    Returns:
+        What a reader of the results must know about the teacher.
+
     Raises:
         TeacherError: its outputs say no more about the labels than guessing could.
         DivergedError: an output is not finite.
@@ -86,7 +89,7 @@ def check_teacher_score(
     logger.info("teacher: %s on %s: %.1f", SCORE_NAMES[metric], split, 100 * score)
     chance = is_near_chance(logits, labels, is_regression_metric(metric))
     if not chance.is_near_chance:
-        return
+        return []
     message = (
         f"Expected a teacher that knows the task, got {name}, whose outputs correlate with the labels of {split} by "
         f"{chance.statistic:.3f}; guessing stays below {chance.bound:.3f} on so many rows."
@@ -97,6 +100,7 @@ def check_teacher_score(
             "or set teacher.allow_near_chance=true to go on all the same."
         )
     logger.warning("%s Going on: teacher.allow_near_chance is set.", message)
+    return [f"teacher: near chance on {split} (teacher.allow_near_chance)"]
 
 
 def score_models(

@@ -103,7 +103,7 @@ def training_arguments(
     """
     settings = {
         **_DEFAULTS,
-        **hardware_settings(),
+        **_hardware_settings(values),
         "disable_tqdm": not show_bars,
         **values,
     }
@@ -116,6 +116,16 @@ def training_arguments(
             f"Expected settings that the Trainer can use under {where!r}, got: {reason}. Correct them in the recipe."
         ) from error
     return arguments
+
+
+def _hardware_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What suits this machine, without what a recipe's own choice of device or precision rules out."""
+    if values.get("use_cpu"):
+        return {"dataloader_pin_memory": False}
+    settings = hardware_settings()
+    if values.get("fp16"):
+        settings.pop("bf16", None)
+    return settings
 
 
 def _try_out(arguments: TrainingArguments) -> None:

@@ -111,7 +111,7 @@ class TestRun:
 
     def test_only_the_package_speaks(self, piped):
         # Warnings of libraries that a user can't act on hide those that matter.
-        starts = ("data: ", "teacher: ", "student: ", "control: ", "evaluation: ", "run folder: ")
+        starts = ("device: ", "data: ", "teacher: ", "student: ", "control: ", "evaluation: ", "run folder: ")
         assert [line for line in piped.stderr.splitlines() if not line.startswith(starts)] == []
 
     def test_quiet_prints_the_table_alone(self, recipe_file, tmp_path):
@@ -169,7 +169,7 @@ class TestFaults:
             raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
 
         monkeypatch.setattr("distilbert_kd.pipeline.load_task", fail)
-        message = assert_one_message(invoke("run", recipe_file, f"output_dir={tmp_path / 'run'}"), 4)
+        message = assert_one_message(invoke("run", recipe_file, f"output_dir={tmp_path / 'run'}", "--quiet"), 4)
         assert message == "error: /tmp/x: the disk is full.\n"
 
     def test_a_fault_of_the_program_is_not_hidden(self, invoke, recipe_file, tmp_path, monkeypatch):

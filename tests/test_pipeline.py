@@ -351,7 +351,7 @@ class TestRefusedBeforeAnythingIsLoaded:
             pipeline.run(recipe_with(recipe_file, tmp_path / "run", *external))
         assert not hasattr(refusal.value, "__notes__")
         again = recipe_with(recipe_file, tmp_path / "run", *external, "teacher.allow_near_chance=true")
-        assert "student" in pipeline.run(again)["models"]
+        assert "teacher: near chance on validation (teacher.allow_near_chance)" in pipeline.run(again)["data"]["notes"]
 
 
 class TestNothingIsLost:
