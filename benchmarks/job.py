@@ -4,6 +4,7 @@ The teacher and the tokenised rows are made once and kept in the output folder, 
 its own, starts from the same files.
 """
 
+import argparse
 import json
 import tempfile
 from dataclasses import dataclass
@@ -51,13 +52,28 @@ class Job:
 
     Attributes:
         task: The GLUE task.
-        folder: Of the rows.
-        teacher_folder: Of the teacher and its tokenizer.
+        num_rows: Rows to train on.
+        out: The folder for everything that is made.
     """
 
     task: str
-    folder: Path
-    teacher_folder: Path
+    num_rows: int
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """The rows' folder."""
+        return self.out / f"{self.task}-{self.num_rows}"
+
+    @property
+    def teacher_folder(self) -> Path:
+        """The folder of the teacher and its tokenizer."""
+        return self.out / f"{self.task}-teacher"
+
+    @property
+    def teacher_scores(self) -> dict[str, float]:
+        """Of the teacher on the dev split; read from the file that is written last."""
+        return json.loads((self.teacher_folder / "scores.json").read_text(encoding="utf-8"))
 
     def teacher(self) -> PreTrainedModel:
         """The teacher, in eval mode."""
@@ -98,8 +114,9 @@ def prepare(task: str, num_rows: int, out: Path) -> Job:
     Returns:
         Where it is.
     """
-    job = Job(task, out / f"{task}-{num_rows}", out / f"{task}-teacher")
-    if (job.folder / "dev").is_dir() and job.teacher_folder.is_dir():
+    job = Job(task, num_rows, out)
+    has_teacher = (job.teacher_folder / "scores.json").is_file()
+    if has_teacher and (job.folder / "dev").is_dir():
         return job
     data = load_task(Data(task=task), task)
     train, dev = data.train.shuffle(seed=0), next(iter(data.evaluation.values()))
@@ -113,7 +130,7 @@ def prepare(task: str, num_rows: int, out: Path) -> Job:
     held_out = range(len(train) - NUM_HELD_OUT_ROWS, len(train))
     tokenized(train.select(held_out)).save_to_disk(str(job.folder / "held_out"))
     tokenized(dev).save_to_disk(str(job.folder / "dev"))
-    if not job.teacher_folder.is_dir():
+    if not has_teacher:
         set_seed(0)
         teacher = load_base(BASE, data.label_names)
         num_teacher_rows = min(NUM_TEACHER_ROWS, held_out.start)
@@ -171,3 +188,17 @@ def training_arguments(num_epochs: int, seed: int, **settings: Any) -> TrainingA
         "dataloader_pin_memory": False,
     }
     return TrainingArguments(**{**shared, **settings})
+
+
+def main() -> None:
+    """Prepares one job."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("task", choices=TEACHER_TRAINING)
+    parser.add_argument("rows", type=int)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    prepare(options.task, options.rows, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "rows": options.rows,
             "epochs": options.epochs,
             "seeds": options.seeds,
-            "teacher_dev": json.loads((job.teacher_folder / "scores.json").read_text(encoding="utf-8")),
+            "teacher_dev": job.teacher_scores,
         }
         for run in _missing_runs(job, runs, options.seeds, options.epochs):
             runs.append(run)
