@@ -20,7 +20,7 @@ from distilbert_kd.scoring import score_models
 from distilbert_kd.storage import reason_of
 from distilbert_kd.task_rows import Reader, tokenize_task
 from distilbert_kd.teacher import load_classifier, load_teacher, load_tokenizer
-from distilbert_kd.teacher_cache import ask_teacher
+from distilbert_kd.teacher_cache import ask_teacher, logits_column
 from distilbert_kd.training import prediction_arguments
 from distilbert_kd.weights import weights_sha256
 
@@ -60,9 +60,12 @@ def evaluate_run(path: Path, overrides: Sequence[str] = (), show_bars: bool = Fa
         tokenizer = load_tokenizer(str(folder.student))
         rows = tokenize_task(data, tokenizer, recipe.data.max_length, models["student"])
         theirs = _teacher_reader(folder, recipe, data, teacher)
-        answers = ask_teacher(theirs, data, recipe.data.max_length, arguments, cache_dir=None)
+        answers = {
+            split: logits_column(ask_teacher(theirs, data, split, recipe.data.max_length, arguments, cache_dir=None))
+            for split in data.evaluation
+        }
         readers = {name: Reader(model, tokenizer, rows) for name, model in models.items()}
-        scores = score_models(readers, answers.evaluation, data.metric, arguments)
+        scores = score_models(readers, answers, data.metric, arguments)
     for name, record in results["models"].items():
         record["splits"] = {split: result.to_dict() for split, result in scores[name].items()}
     return results

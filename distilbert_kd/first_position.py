@@ -6,14 +6,15 @@ nobody. Leaving them out changes no logit and no gradient, and saves about five 
 10 of the 12 H^2 multiplications a position (query 1, output 1, feed-forward 8; keys and values stay).
 
 The forward of each architecture's layer is written out below for this case, after transformers' own; the test compares
-the two. Modules and weights are the model's: a saved model is a stock one, and outside the context nothing is changed.
+the two. Modules and weights are the model's: a saved model is a stock one, and outside the context it computes as
+ever.
 """
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -30,13 +31,18 @@ def reads_first_position_only(model: Any) -> bool:
     """Whether the logits depend on the first position of the last layer alone, in a way that is known here."""
     if not isinstance(model, PreTrainedModel) or model.config.model_type not in _FORWARDS:
         return False
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+    config, last = model.config, cast(Any, encoder_layers(model)[-1])
+    if config._attn_implementation not in ("eager", "sdpa"):
+        return False  # flash attention aligns a sliding window with the last query
+    if getattr(last, "gradient_checkpointing", False):
         return False  # the layer is run again in the backward pass, outside the context
-    config = model.config
     if config.model_type == "deberta-v2" and config.num_hidden_layers == 1:
         return False  # its convolution mixes the first layer's positions
-    is_plain = type(model).__name__.endswith("ForSequenceClassification") and not config.output_hidden_states
-    return is_plain and getattr(config, "classifier_pooling", "cls") == "cls"
+    if config.model_type == "modernbert" and type(last.attn.Wqkv) is not nn.Linear:
+        return False  # adapters and quantised layers are more than their weight
+    is_plain = not (config.output_hidden_states or config.output_attentions)
+    is_classifier = type(model).__name__.endswith("ForSequenceClassification")
+    return is_plain and is_classifier and getattr(config, "classifier_pooling", "cls") == "cls"
 
 
 @contextmanager

@@ -68,10 +68,13 @@ def row_lengths(dataset: Dataset | datasets.Dataset, length_column: str = "lengt
 
     Args:
         dataset: a `datasets.Dataset` is asked for `length_column`, or its `input_ids` are measured without being
-            turned into Python lists; of any other data set each row is read.
+            turned into Python lists; of any other data set, and of one with a transform, each row is read.
         length_column: `TrainingArguments.length_column_name`.
+
+    Returns:
+        Counts, in the order of the rows.
     """
-    if not isinstance(dataset, datasets.Dataset):
+    if not isinstance(dataset, datasets.Dataset) or dataset.format["type"] == "custom":
         return np.array([len(dataset[i]["input_ids"]) for i in range(len(dataset))])  # type: ignore[arg-type]
     if length_column in dataset.column_names:
         return np.asarray(dataset.with_format("numpy")[length_column][:])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from distilbert_kd.student.build import build_student, count_layers, freeze_embe
 from distilbert_kd.student.layer_maps import resolve_layers
 from distilbert_kd.task_rows import Reader, TaskRows, tokenize_task
 from distilbert_kd.teacher import load_base, load_classifier, load_teacher, load_tokenizer
-from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR, ask_teacher
+from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR, ask_teacher, logits_column
 from distilbert_kd.training import Trained, best_epoch, prediction_arguments, train_model, training_arguments
 
 
@@ -74,27 +75,35 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
     with _saying_what_is_kept(folder, trained):
         if recipe.teacher.finetune is not None:
             train("teacher", teacher, arguments.teacher)
-        answers = ask_teacher(teacher, data, recipe.data.max_length, arguments.prediction, _cache_dir(recipe))
+        ask = partial(
+            ask_teacher,
+            data=data,
+            max_length=recipe.data.max_length,
+            arguments=arguments.prediction,
+            cache_dir=_cache_dir(recipe),
+        )
+        answers = {name: logits_column(ask(teacher, split=name)) for name in data.evaluation}
         split = origin.rows.main_split
         main_labels = labels_of(origin.rows.evaluation[split])
         allow_near_chance = recipe.teacher.allow_near_chance
         caveats = check_teacher_score(
-            answers.evaluation[split], main_labels, data.metric, recipe.teacher.model, split, allow_near_chance
+            answers[split], main_labels, data.metric, recipe.teacher.model, split, allow_near_chance
         )
         records.write_environment(data, teacher.model, recipe.teacher.model, recipe.teacher.revision, recipe.seed)
 
         students = {name: _student(origin, layers, recipe) for name in ("student", "control")[: 1 + recipe.control]}
-        online = None if answers.train is not None else teacher.model
+        signal = (
+            {"teacher_logits": ask(teacher, split="train")} if recipe.teacher.cache else {"teacher": teacher.model}
+        )
         del teacher, origin  # answers are on disk: while the students train, no teacher is in memory
         gc.collect()
         temperature, alpha = _schedule(recipe.distillation.temperature), _schedule(recipe.distillation.alpha)
-        distillation = {"teacher": online, "teacher_logits": answers.train, "temperature": temperature, "alpha": alpha}
-        train("student", students["student"], arguments.student, **distillation)
+        train("student", students["student"], arguments.student, temperature=temperature, alpha=alpha, **signal)
         if recipe.control:
             train("control", students["control"], arguments.control)
 
-        logger.info("evaluation: %s on %s", ", ".join(students), ", ".join(answers.evaluation))
-        scores = score_models(students, answers.evaluation, data.metric, arguments.prediction)
+        logger.info("evaluation: %s on %s", ", ".join(students), ", ".join(answers))
+        scores = score_models(students, answers, data.metric, arguments.prediction)
         readers = {"teacher": _trained_teacher(recipe, data, folder, students["student"]), **students}
         described, latency_setting = describe_models(readers)
         models = {
@@ -150,7 +159,8 @@ def fill_cache(recipe: Recipe, show_bars: bool = False) -> Path:
     data = load_task(recipe.data, recipe.name)
     teacher, origin = _readers(recipe, data)
     _log_data(data, origin.rows, recipe.data.max_length)
-    ask_teacher(teacher, data, recipe.data.max_length, arguments, cache_dir)
+    for split in ("train", *data.evaluation):
+        ask_teacher(teacher, data, split, recipe.data.max_length, arguments, cache_dir)
     return cache_dir
 
 

@@ -1,5 +1,6 @@
 """Are the targets of all rows what the loss needs? Looked at once, before the first step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
@@ -10,7 +11,7 @@ from distilbert_kd.errors import DataError
 from distilbert_kd.losses.logits import IGNORE_INDEX
 
 
-__all__ = ["TEACHER_LOGITS", "check_rows"]
+__all__ = ["TEACHER_LOGITS", "check_rows", "first_row_names"]
 
 #: Column with the teacher's outputs, (B, C), in the student's order of labels.
 TEACHER_LOGITS = "teacher_logits"
@@ -19,11 +20,11 @@ TEACHER_LOGITS = "teacher_logits"
 def check_rows(dataset: Any, config: PretrainedConfig, has_teacher: bool) -> bool:
     """Looks at the targets of a training set.
 
-    Labels and teacher logits of a `datasets.Dataset` are checked; of any other data set nothing can be read without
-    running its transforms, so there a bad label is found by the loss, at its step.
+    Labels and teacher logits of a `datasets.Dataset` are checked; of any other data set, and of one with a transform,
+    only the names in the first row are looked at, so there a bad label is found by the loss, at its step.
 
     Args:
-        dataset: the rows.
+        dataset: the rows; None for none.
         config: of the student, which says how many outputs there are.
         has_teacher: whether a teacher gives every row a soft target.
 
@@ -33,22 +34,44 @@ def check_rows(dataset: Any, config: PretrainedConfig, has_teacher: bool) -> boo
     Raises:
         DataError: labels outside the classes or not finite, teacher logits of another width, or no target at all.
     """
-    if not isinstance(dataset, datasets.Dataset):
-        return has_teacher
-    columns = dataset.column_names
+    names = first_row_names(dataset)
     num_labels = int(config.num_labels or 0)
-    has_soft_targets = has_teacher or TEACHER_LOGITS in columns
-    label_column = next((name for name in ("labels", "label", "label_ids") if name in columns), None)
-    if label_column is None and not has_soft_targets:
+    has_soft_targets = has_teacher or TEACHER_LOGITS in names
+    label_column = next((name for name in ("labels", "label", "label_ids") if name in names), None)
+    if names and label_column is None and not has_soft_targets:
         raise DataError(
-            f"Expected a column 'labels', or a teacher, got columns {columns} and no teacher: "
+            f"Expected a column 'labels', or a teacher, got columns {sorted(names)} and no teacher: "
             "there is nothing to learn."
         )
+    if not isinstance(dataset, datasets.Dataset) or _has_transform(dataset):
+        return has_soft_targets
     if label_column is not None:
         _check_labels(_values(dataset, label_column), label_column, num_labels, has_soft_targets)
-    if TEACHER_LOGITS in columns and len(dataset) > 0:
+    if TEACHER_LOGITS in names and len(dataset) > 0:
         _check_teacher_logits(_values(dataset, TEACHER_LOGITS), num_labels)
     return has_soft_targets
+
+
+def first_row_names(dataset: Any) -> set[str]:
+    """What a row of a data set holds, by name; empty where that can't be told without reading a stream.
+
+    Args:
+        dataset: rows as dictionaries, of any kind; None for none.
+
+    Returns:
+        The names.
+    """
+    if isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
+        if not _has_transform(dataset):
+            return set(dataset.column_names or ())
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or len(dataset) == 0:
+        return set()
+    row = dataset[0]
+    return set(row) if isinstance(row, Mapping) else set()
+
+
+def _has_transform(dataset: datasets.Dataset | datasets.IterableDataset) -> bool:
+    return isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom"
 
 
 def _values(dataset: datasets.Dataset, column: str) -> np.ndarray:

@@ -7,15 +7,20 @@ takes part in the step (its peers wait for its gradients) with a filler that wei
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, Dataset, Sampler
+from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from transformers import TrainingArguments
+from transformers.trainer_utils import seed_worker
 
 from distilbert_kd.losses.logits import IGNORE_INDEX
 
 
-__all__ = ["FILLER", "FillerCollator", "RankBatchSampler"]
+__all__ = ["FILLER", "FillerCollator", "RankBatchSampler", "shared_loader"]
 
 #: Key that marks a batch which stands in for no row at all.
 FILLER = "is_filler"
@@ -31,7 +36,7 @@ class RankBatchSampler(BatchSampler):
     def __init__(self, batch_sampler: BatchSampler, rank: int, num_ranks: int) -> None:
         """Shares the batches of `batch_sampler`, which hold the rows of all `num_ranks` ranks."""
         self.batch_sampler = batch_sampler
-        self.sampler: Sampler | Iterable[int] = batch_sampler.sampler  # accelerate seeds and swaps it here
+        self.sampler: Sampler | Iterable[int] = batch_sampler.sampler  # accelerate looks here, and swaps both
         self.rank = rank
         self.num_ranks = num_ranks
         self.batch_size = batch_sampler.batch_size // num_ranks
@@ -69,3 +74,51 @@ class FillerCollator:
         if "labels" in batch:
             batch["labels"] = torch.full_like(batch["labels"], IGNORE_INDEX)
         return batch | {FILLER: torch.tensor(True)}
+
+
+def shared_loader(
+    dataset: Any,
+    batches: BatchSampler,
+    collator: Callable[[list], Mapping[str, Any]],
+    args: TrainingArguments,
+    accelerator: Accelerator,
+) -> DataLoader:
+    """A loader of this process's part of each batch, prepared as accelerate prepares them.
+
+    Args:
+        dataset: the rows.
+        batches: rows of all processes together.
+        collator: makes a batch of rows.
+        args: workers and memory.
+        accelerator: knows the processes and the device.
+
+    Returns:
+        The loader; it gives the same number of batches on every process.
+    """
+    num_ranks, rank = accelerator.num_processes, accelerator.process_index
+    loader = DataLoader(
+        dataset,
+        batch_sampler=RankBatchSampler(batches, rank, num_ranks),
+        collate_fn=FillerCollator(collator, dataset),
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory,
+        persistent_workers=args.dataloader_persistent_workers,
+        multiprocessing_context=args.dataloader_multiprocessing_context,
+        prefetch_factor=args.dataloader_prefetch_factor,
+        in_order=args.dataloader_in_order,
+        worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=rank),
+    )
+    prepared = prepare_data_loader(
+        loader,
+        accelerator.device,
+        num_processes=1,  # the rows are shared already
+        process_index=0,
+        put_on_device=accelerator.device_placement,
+        rng_types=accelerator.rng_types.copy(),
+        use_seedable_sampler=accelerator.use_seedable_sampler,
+        data_seed=accelerator.dataloader_config.data_seed,
+        non_blocking=accelerator.non_blocking,
+        use_stateful_dataloader=accelerator.use_stateful_dataloader,
+    )
+    prepared._is_accelerate_prepared = True
+    return accelerator.prepare_data_loader(prepared)

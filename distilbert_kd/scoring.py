@@ -22,7 +22,7 @@ from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric
 from distilbert_kd.student.build import count_layers
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.trainer import DistillationTrainer
-from distilbert_kd.training import logits_of, new_trainer
+from distilbert_kd.training import logits_of, new_trainer, take_back
 
 
 __all__ = ["check_teacher_score", "describe_models", "labels_of", "predict_logits", "score_models"]
@@ -60,6 +60,7 @@ def predict_logits(
     )
     trainer.remove_callback(PrinterCallback)
     sorted_logits = logits_of(trainer.predict(unlabelled.select(order)).predictions)
+    take_back(trainer, model)
     logits = np.empty_like(sorted_logits)
     logits[order] = sorted_logits
     return logits

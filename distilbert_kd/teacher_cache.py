@@ -20,7 +20,6 @@ import logging
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from distilbert_kd.task_rows import Reader
 from distilbert_kd.weights import weights_sha256
 
 
-__all__ = ["DEFAULT_CACHE_DIR", "TeacherAnswers", "ask_teacher", "cache_key", "cached_teacher_logits"]
+__all__ = ["DEFAULT_CACHE_DIR", "ask_teacher", "cache_key", "cached_teacher_logits", "logits_column", "precision_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,55 +50,37 @@ _MANIFEST = "manifest.json"
 _NOT_OF_THE_CONFIG = ("_name_or_path", "transformers_version", "id2label", "label2id", "dtype", "architectures")
 
 
-@dataclass(frozen=True)
-class TeacherAnswers:
-    """What the teacher says of the rows.
-
-    Attributes:
-        train: The column `teacher_logits` for the training rows; None if the teacher is asked online.
-        evaluation: Split name to logits, (B, C).
-    """
-
-    train: datasets.Dataset | None
-    evaluation: dict[str, np.ndarray]
-
-
 def ask_teacher(
     teacher: Reader,
-    texts: TaskData,
+    data: TaskData,
+    split: str,
     max_length: int,
     arguments: TrainingArguments,
     cache_dir: Path | None = DEFAULT_CACHE_DIR,
-) -> TeacherAnswers:
-    """The teacher's logits for all splits, through the cache; without one for the evaluation splits alone.
+) -> datasets.Dataset:
+    """The teacher's logits for one split, through the cache or without one.
 
     Args:
         teacher: a classifier in the data's order of labels, and the rows as it reads them.
-        texts: the same rows as texts.
+        data: the same rows as texts.
+        split: "train" or the name of an evaluation split.
         max_length: that the rows were cut to.
         arguments: batch size, device and precision.
-        cache_dir: where caches are kept; None for no cache.
+        cache_dir: where caches are kept; None for none.
 
     Returns:
-        The answers, in the order of the rows.
+        One column, `teacher_logits`, in the order of the rows.
 
     Raises:
         TeacherError: a logit is not finite.
         StorageError: the cache can't be written.
     """
+    is_train = split == "train"
+    texts = data.train if is_train else data.evaluation[split]
+    rows = teacher.rows.train if is_train else teacher.rows.evaluation[split]
     if cache_dir is None:
-        splits = teacher.rows.evaluation.items()
-        logits = {name: predict_logits(teacher.model, teacher.tokenizer, rows, arguments) for name, rows in splits}
-        return TeacherAnswers(None, logits)
-
-    def cached(split_texts: datasets.Dataset, rows: datasets.Dataset) -> datasets.Dataset:
-        model, tokenizer = teacher.model, teacher.tokenizer
-        return cached_teacher_logits(model, tokenizer, split_texts, rows, max_length, arguments, cache_dir)
-
-    columns = {name: cached(texts.evaluation[name], rows) for name, rows in teacher.rows.evaluation.items()}
-    train = cached(texts.train, teacher.rows.train)
-    as_arrays = {name: np.asarray(column.with_format("numpy")[TEACHER_LOGITS][:]) for name, column in columns.items()}
-    return TeacherAnswers(train, as_arrays)
+        return _column(predict_logits(teacher.model, teacher.tokenizer, rows, arguments))
+    return cached_teacher_logits(teacher.model, teacher.tokenizer, texts, rows, max_length, arguments, cache_dir)
 
 
 def cached_teacher_logits(
@@ -131,14 +112,14 @@ def cached_teacher_logits(
         TeacherError: a logit is not finite.
         StorageError: the cache can't be written.
     """
-    place = cache_dir / cache_key(teacher, tokenizer, texts, max_length)
+    place = cache_dir / cache_key(teacher, tokenizer, texts, max_length, precision_of(arguments))
     found = _read(place, len(rows))
     if all(gather_object([found is not None])) and found is not None:
         logger.info("teacher: logits of %d rows from %s", len(rows), place)
         return found
     logger.info("teacher: asking for the logits of %d rows, once", len(rows))
-    logits = predict_logits(teacher, tokenizer, rows, arguments).astype(np.float32)
-    _refuse_non_finite(logits)
+    logits = predict_logits(teacher, tokenizer, rows, arguments)
+    _refuse_non_finite(logits)  # on every process, before one of them writes
     if PartialState().is_local_main_process:
         _write(place, logits)
     PartialState().wait_for_everyone()
@@ -148,8 +129,23 @@ def cached_teacher_logits(
     return written
 
 
+def logits_column(answers: datasets.Dataset) -> np.ndarray:
+    """The logits of a data set with the column `teacher_logits`: (B, C)."""
+    return np.asarray(answers.with_format("numpy")[TEACHER_LOGITS][:])
+
+
+def precision_of(arguments: TrainingArguments) -> str:
+    """The number type that a pass computes in: "float32", "bf16" or "fp16", and whether its products are in TF32."""
+    precision = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32"
+    return f"{precision} tf32" if arguments.tf32 else precision
+
+
 def cache_key(
-    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: datasets.Dataset, max_length: int
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: datasets.Dataset,
+    max_length: int,
+    precision: str = "float32",
 ) -> str:
     """SHA-256, in hexadecimal, over all that the logits depend on.
 
@@ -158,6 +154,7 @@ def cache_key(
         tokenizer: the teacher's.
         texts: `text` and `text_pair`, in order.
         max_length: that the rows are cut to.
+        precision: that the pass computes in, see `precision_of`.
 
     Returns:
         64 characters.
@@ -171,6 +168,8 @@ def cache_key(
         "texts": fingerprint(texts.select_columns([n for n in ("text", "text_pair") if n in texts.column_names])),
         "max_length": max_length,
         "dtype": "float32",
+        "precision": precision,
+        "truncation_side": tokenizer.truncation_side,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -225,8 +224,7 @@ def _set_aside(place: Path) -> None:
 
 
 def _write(place: Path, logits: np.ndarray) -> None:
-    features = datasets.Features({TEACHER_LOGITS: datasets.List(datasets.Value("float32"), length=logits.shape[1])})
-    column = datasets.Dataset.from_dict({TEACHER_LOGITS: logits}, features=features)
+    column = _column(logits)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=place.parent) as building:
@@ -249,6 +247,12 @@ def _write(place: Path, logits: np.ndarray) -> None:
             f"{error.strerror or error}. Free some space, choose another folder (teacher.cache_dir), or set "
             "teacher.cache=false."
         ) from error
+
+
+def _column(logits: np.ndarray) -> datasets.Dataset:
+    _refuse_non_finite(logits)
+    features = datasets.Features({TEACHER_LOGITS: datasets.List(datasets.Value("float32"), length=logits.shape[1])})
+    return datasets.Dataset.from_dict({TEACHER_LOGITS: logits.astype(np.float32)}, features=features)
 
 
 def _file_record(path: Path) -> dict[str, Any]:

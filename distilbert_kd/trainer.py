@@ -10,16 +10,14 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
-from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_pt_utils import BatchRebalanceSampler
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length, seed_worker
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
 from distilbert_kd import first_position
 from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
@@ -28,8 +26,9 @@ from distilbert_kd.length_grouping import WINDOW, LengthGroupedBatchSampler, row
 from distilbert_kd.losses.logits import hard_loss, has_label, mix, soft_loss
 from distilbert_kd.losses.schedule import Schedule, as_schedule
 from distilbert_kd.row_checks import TEACHER_LOGITS, check_rows
-from distilbert_kd.sampling import FILLER, FillerCollator, RankBatchSampler
+from distilbert_kd.sampling import FILLER, shared_loader
 from distilbert_kd.term_means import TermMeans
+from distilbert_kd.trainer_options import refuse_ignored_options
 
 
 __all__ = ["DistillationTrainer"]
@@ -102,15 +101,15 @@ class DistillationTrainer(Trainer):
         self.alpha = as_schedule(alpha, "alpha", minimum=0.0, maximum=1.0)
         self.length_window = length_window
         super().__init__(*args, **kwargs)
-        _refuse_ignored_options(self)
+        refuse_ignored_options(self, teacher, teacher_labels, teacher_processing_class)
         self.teacher = teacher
-        self._teacher_order: list[int] | None = None
+        self._teacher_order: Tensor | None = None
         self._terms = TermMeans()
+        self._student_arguments = _forward_arguments(self.model)
+        self._teacher_arguments: frozenset[str] = frozenset()
         if teacher is not None:
             self._take_on_teacher(teacher, teacher_labels, teacher_processing_class)
-        self._rows_have_soft_targets = check_rows(
-            self.train_dataset, self.model.config, has_teacher=teacher is not None
-        )
+        self._rows_have_soft_targets = check_rows(self.train_dataset, self.model.config, teacher is not None)
         is_first_only = self._rows_have_soft_targets if first_position_only is None else first_position_only
         # Replicas of DataParallel, and layers that FSDP or DeepSpeed took apart, are not the layers that we know.
         is_first_only &= self.args.n_gpu <= 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
@@ -131,12 +130,11 @@ class DistillationTrainer(Trainer):
             check_same_tokenizer(self.processing_class, tokenizer)
         if not _is_regression(self.model):
             given = label_names(teacher.config) if labels is None else labels
-            self._teacher_order = output_order(label_names(self.model.config), given)
-        if self._teacher_order is not None:
-            logger.warning(
-                "The teacher's labels stand in another order than the student's; its outputs are taken as %s.",
-                self._teacher_order,
-            )
+            order = output_order(label_names(self.model.config), given)
+            if order is not None:
+                self._teacher_order = torch.tensor(order, device=self.args.device)
+                logger.warning("The teacher's labels stand in another order; its outputs are taken as %s.", order)
+        self._teacher_arguments = _forward_arguments(teacher)
         teacher.requires_grad_(False).eval().to(self.args.device)
 
     # Columns: the union of what both models take reaches the collator, and each model gets its own.
@@ -144,17 +142,12 @@ class DistillationTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
-            wanted = [TEACHER_LOGITS, *(_forward_arguments(self.teacher) if self.teacher is not None else ())]
+            wanted = [TEACHER_LOGITS, *sorted(self._teacher_arguments)]
             columns: Any = self._signature_columns  # Trainer declares the attribute as None
             columns += [name for name in wanted if name not in columns]
 
-    @property
-    def _bare_student(self) -> PreTrainedModel:
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-
     def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        accepted = _forward_arguments(self._bare_student)
-        return {name: value for name, value in inputs.items() if name in accepted and name != "labels"}
+        return {name: value for name, value in inputs.items() if name in self._student_arguments and name != "labels"}
 
     # Rows: see distilbert_kd.sampling.
 
@@ -172,34 +165,8 @@ class DistillationTrainer(Trainer):
         batches = self._global_batches()
         if batches is None:
             return super().get_train_dataloader()
-        num_ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
         dataset, collator = self._training_columns()
-        loader = DataLoader(
-            dataset,
-            batch_sampler=RankBatchSampler(batches, rank, num_ranks),
-            collate_fn=FillerCollator(collator, dataset),
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-            multiprocessing_context=self.args.dataloader_multiprocessing_context,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            in_order=self.args.dataloader_in_order,
-            worker_init_fn=partial(seed_worker, num_workers=self.args.dataloader_num_workers, rank=rank),
-        )
-        prepared = prepare_data_loader(
-            loader,
-            self.accelerator.device,
-            num_processes=1,  # the rows are shared already
-            process_index=0,
-            put_on_device=self.accelerator.device_placement,
-            rng_types=self.accelerator.rng_types.copy(),
-            use_seedable_sampler=self.accelerator.use_seedable_sampler,
-            data_seed=self.accelerator.dataloader_config.data_seed,
-            non_blocking=self.accelerator.non_blocking,
-            use_stateful_dataloader=self.accelerator.use_stateful_dataloader,
-        )
-        prepared._is_accelerate_prepared = True
-        return self.accelerator.prepare_data_loader(prepared)
+        return shared_loader(dataset, batches, collator, self.args, self.accelerator)
 
     def _global_batches(self) -> BatchSampler | None:
         """Batches of the rows of all processes; None where Trainer has to share them itself."""
@@ -270,7 +237,7 @@ class DistillationTrainer(Trainer):
         Raises:
             ValueError: the student's logits are not of shape (B, C), or not of the teacher's.
         """
-        with self._last_layer(self._bare_student):
+        with self._last_layer(self.model):
             outputs = model(**self._student_inputs(inputs))
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.dim() != 2:
@@ -306,11 +273,11 @@ class DistillationTrainer(Trainer):
     def _teacher_logits(self, inputs: Mapping[str, Any]) -> Tensor:
         if self.teacher is None:
             return inputs[TEACHER_LOGITS]
-        accepted = _forward_arguments(self.teacher)
+        its_own = {name: inputs[name] for name in self._teacher_arguments & inputs.keys() if name != "labels"}
         with torch.no_grad(), self.accelerator.autocast(), self._last_layer(self.teacher):
-            outputs = self.teacher(**{k: v for k, v in inputs.items() if k in accepted and k != "labels"})
+            outputs = self.teacher(**its_own)
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        return logits if self._teacher_order is None else logits[:, self._teacher_order]
+        return logits if self._teacher_order is None else logits.index_select(-1, self._teacher_order)
 
     @property
     def _progress(self) -> float:
@@ -335,7 +302,7 @@ class DistillationTrainer(Trainer):
             L_hard, the logits (B, C) and the labels (B,), each None where there is none.
         """
         kept = self._student_inputs(inputs) | {name: inputs[name] for name in self.label_names if name in inputs}
-        with self._last_layer(self._bare_student):
+        with self._last_layer(self.model):
             return super().prediction_step(model, kept, prediction_loss_only, ignore_keys=ignore_keys)
 
     def evaluation_loop(
@@ -346,10 +313,12 @@ class DistillationTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As Trainer, with the loss as a mean over rows; Trainer's is a mean of batch means.
+        """As Trainer, with `loss` as a mean over the labelled rows, each once.
 
-        The logits are kept for it even where nobody asked for predictions, unless `prediction_loss_only` is set in the
-        training arguments or `preprocess_logits_for_metrics` makes something else of them.
+        Trainer takes a mean over batches, which counts a row twice that fills up a process's last batch, is NaN where
+        a batch has no label, and weighs a batch by its rows whether they have labels or not. The logits are kept for
+        it, unless `prediction_loss_only` or `eval_do_concat_batches=False` is set in the training arguments or
+        `preprocess_logits_for_metrics` makes something else of them; then the loss is Trainer's.
 
         Args:
             dataloader: the rows, in order.
@@ -365,16 +334,22 @@ class DistillationTrainer(Trainer):
             DataError: a label is no class of the model; drop the column to predict without labels.
         """
         check_rows(dataloader.dataset, self.model.config, has_teacher=True)
-        if self.preprocess_logits_for_metrics is not None or self.args.prediction_loss_only:
+        is_kept = self.args.eval_do_concat_batches and not self.args.prediction_loss_only
+        if self.preprocess_logits_for_metrics is not None or not is_kept:
             return super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
+        if prediction_loss_only:  # nobody asked for more than the loss, so no more than the logits is kept
+            ignore_keys = [*(ignore_keys or ()), "hidden_states", "attentions"]
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         if output.label_ids is not None and output.metrics is not None:
             logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
             labels = torch.as_tensor(output.label_ids)
+            num_labelled = has_label(labels).sum()
             losses = hard_loss(torch.as_tensor(logits), labels).double()
-            output.metrics[f"{metric_key_prefix}_loss"] = (losses.sum() / has_label(labels).sum().clamp(min=1)).item()
+            output.metrics.pop(f"{metric_key_prefix}_loss", None)
+            if num_labelled > 0:
+                output.metrics[f"{metric_key_prefix}_loss"] = (losses.sum() / num_labelled).item()
         return output
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
@@ -398,8 +373,15 @@ class DistillationTrainer(Trainer):
             for name, schedule in (("alpha", self.alpha), ("temperature", self.temperature)):
                 if self._rows_have_soft_targets and not schedule.is_constant:
                     logs[name] = schedule.at((self.state.global_step - 1) / max(self.state.max_steps - 1, 1))
-            self._refuse_non_finite({name: torch.tensor(value) for name, value in logs.items()})
+            # Under fp16 an infinite gradient is the scaler's way to find its scale: that step is skipped.
+            scaled = {"grad_norm"} if self.accelerator.scaler is not None else set()
+            self._refuse_non_finite({name: torch.tensor(logs[name]) for name in logs.keys() - scaled})
         super().log(logs, start_time)
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As Trainer, which comes here for each training and each try with a smaller batch."""
+        self._terms = TermMeans()
+        return super()._inner_training_loop(*args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As Trainer.
@@ -432,41 +414,17 @@ class DistillationTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
 
     def _refuse_non_finite(self, tensors: Mapping[str, Tensor]) -> None:
-        broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-        if broken:
-            raise DivergedError(
-                f"Expected finite numbers, got NaN or infinity in {', '.join(broken[:3])} at step "
-                f"{self.state.global_step}. Nothing of it was saved. Lower the learning rate, or look for rows with "
-                "broken targets."
-            )
-
-
-def _refuse_ignored_options(trainer: Trainer) -> None:
-    """Options that act only inside the stock loss, or would make the loss depend on the number of processes.
-
-    Args:
-        trainer: with its options.
-
-    Raises:
-        RecipeError: one of them is set.
-    """
-    args = trainer.args
-    refused = {
-        "label_smoothing_factor": (
-            args.label_smoothing_factor != 0,
-            "soft targets smooth the labels; raise alpha or T",
-        ),
-        "compute_loss_func": (trainer.compute_loss_func is not None, "override compute_loss instead"),
-        "average_tokens_across_devices": (not args.average_tokens_across_devices, "leave it at True"),
-        "accelerator_config.split_batches": (bool(trainer.accelerator.split_batches), "leave it out"),
-        "accelerator_config.dispatch_batches": (bool(trainer.accelerator.dispatch_batches), "leave it out"),
-    }
-    wrong = [f"{name} ({advice})" for name, (is_set, advice) in refused.items() if is_set]
-    if wrong:
-        raise RecipeError(
-            f"Expected only options that DistillationTrainer acts on, got {'; '.join(wrong)}. It computes its own "
-            "loss, as a mean over the rows of all processes."
+        broken = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all())
+        if not broken:
+            return
+        message = (
+            f"Expected finite numbers, got NaN or infinity in {', '.join(broken[:3])} at step "
+            f"{self.state.global_step}. Such weights are not saved. Lower the learning rate, or look for rows with "
+            "broken targets."
         )
+        if getattr(self, "hp_search_backend", None) is None:
+            raise DivergedError(message)
+        logger.warning("%s The search goes on.", message)  # a trial that fails is the search's to judge
 
 
 def _is_regression(model: PreTrainedModel) -> bool:

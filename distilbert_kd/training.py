@@ -37,6 +37,7 @@ __all__ = [
     "logits_of",
     "new_trainer",
     "prediction_arguments",
+    "take_back",
     "train_model",
     "training_arguments",
 ]
@@ -258,8 +259,24 @@ def train_model(
         trainer.train()
     seconds = time.perf_counter() - start
     _save(trainer, folder)
-    model.eval()
+    take_back(trainer, model)
     return Trained(trainer.state.log_history, seconds)
+
+
+def take_back(trainer: Trainer, model: PreTrainedModel) -> None:
+    """The model as it was before the Trainer.
+
+    Accelerate leaves its autocast in the model's forward, and a mark that the model needs none any more: without this
+    a model that was once in bf16 would be timed and asked in bf16 for good, and one that was in float32 in float32.
+
+    Args:
+        trainer: that is done.
+        model: its model, which is left in eval mode.
+    """
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    for left_behind in ("forward", "_is_accelerate_prepared"):
+        vars(model).pop(left_behind, None)
+    model.eval()
 
 
 def logits_of(predictions: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:

@@ -121,11 +121,12 @@ def test_a_saved_model_is_a_stock_one(tmp_path):
     [
         BertForMaskedLM(BertConfig(**COMMON)),
         tiny_bert(2, output_hidden_states=True),
+        tiny_bert(2, output_attentions=True, attn_implementation="eager"),
         ModernBertForSequenceClassification(ModernBertConfig(**COMMON, **MODERN, classifier_pooling="mean")),
         DebertaV2ForSequenceClassification(DebertaV2Config(**{**COMMON, "num_hidden_layers": 1}, **DEBERTA)),
         torch.nn.Linear(2, 2),
     ],
-    ids=["masked LM", "hidden states", "mean pooling", "one layer with convolution", "no encoder"],
+    ids=["masked LM", "hidden states", "attentions", "mean pooling", "one layer with convolution", "no encoder"],
 )
 def test_it_is_off_where_other_positions_are_read(model):
     """Prevents wrong logits from heads that read more than the first position."""

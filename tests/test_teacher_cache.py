@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from distilbert_kd.errors import StorageError, TeacherError
+from distilbert_kd.scoring import predict_logits
 from distilbert_kd.task_rows import tokenize_rows
 from distilbert_kd.teacher_cache import cache_key, cached_teacher_logits
 from distilbert_kd.training import prediction_arguments
@@ -26,8 +27,11 @@ def texts_of(sentences=SENTENCES, pairs=None):
 def ask(folder, teacher, texts=None, max_length=32):
     texts, tokenizer = texts or texts_of(), tiny_tokenizer()
     rows = tokenize_rows(texts, tokenizer, max_length, teacher).dataset
-    arguments = prediction_arguments({"use_cpu": True}, "training", folder / "out", show_bars=False)
-    return cached_teacher_logits(teacher, tokenizer, texts, rows, max_length, arguments, folder / "cache")
+    return cached_teacher_logits(teacher, tokenizer, texts, rows, max_length, settings(folder), folder / "cache")
+
+
+def settings(folder, **values):
+    return prediction_arguments({"use_cpu": True, **values}, "training", folder / "out", show_bars=False)
 
 
 def places(folder):
@@ -53,7 +57,9 @@ def test_a_second_run_does_not_ask_the_teacher(tmp_path):
     assert second.cache_files  # memory-mapped
 
 
-@pytest.mark.parametrize("change", ["weights", "config", "one row", "order", "pair", "max length", "tokenizer"])
+@pytest.mark.parametrize(
+    "change", ["weights", "config", "one row", "order", "pair", "max length", "tokenizer", "precision", "truncation"]
+)
 def test_a_change_of_anything_that_matters_is_another_cache(change):
     """Prevents a retrained teacher or a changed row from getting old logits."""
     tokenizer = tiny_tokenizer()
@@ -72,9 +78,12 @@ def test_a_change_of_anything_that_matters_is_another_cache(change):
         texts = texts_of(SENTENCES, SENTENCES)
     elif change == "max length":
         max_length = 31
+    elif change == "truncation":
+        tokenizer.truncation_side = "left"
     else:
         tokenizer.backend_tokenizer.normalizer = None
-    assert cache_key(teacher, tokenizer, texts, max_length) != key
+    precision = "bf16" if change == "precision" else "float32"
+    assert cache_key(teacher, tokenizer, texts, max_length, precision) != key
 
 
 def test_names_modes_and_calls_make_no_difference():
@@ -159,3 +168,14 @@ def test_a_cache_that_cant_be_written_says_where_and_what_to_do(tmp_path):
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(StorageError, match=r"cache.*teacher\.cache_dir"):
         ask(tmp_path, tiny_bert(3))
+
+
+def test_predictions_in_half_precision_leave_the_model_as_it_was(tmp_path):
+    """Prevents a model that stays under autocast for good: timed, and asked again, as another than its teacher."""
+    teacher, tokenizer = tiny_bert(3), tiny_tokenizer()
+    rows = tokenize_rows(texts_of(), tokenizer, 32, teacher).dataset
+    before = predict_logits(teacher, tokenizer, rows, settings(tmp_path))
+    half = predict_logits(teacher, tokenizer, rows, settings(tmp_path, bf16=True))
+    assert np.abs(half - before).max() > 1e-4
+    assert "forward" not in vars(teacher)
+    np.testing.assert_array_equal(predict_logits(teacher, tokenizer, rows, settings(tmp_path)), before)

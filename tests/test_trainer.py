@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import DistilBertConfig, DistilBertForSequenceClassification, TrainerCallback
 
 from distilbert_kd import DistillationTrainer, Schedule, build_student
@@ -80,6 +81,21 @@ class TestInputs:
             weights.append(flat_weights(trainer.model))
         torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-6)
 
+    def test_rows_that_are_made_on_the_fly_work_too(self, tmp_path):
+        """Prevents a data set with a transform from being judged by the columns that it is made of."""
+        rows = pair_rows(20).rename_column("labels", "y")
+        rows.set_transform(lambda batch: {**{k: v for k, v in batch.items() if k != "y"}, "labels": batch["y"]})
+        training = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
+        trainer = trainer_of(tmp_path, rows, model=tiny_bert(2), alpha=0, training=training)
+        assert trainer.train().global_step == 2
+
+    def test_teacher_logits_of_rows_in_a_list_are_found(self, tmp_path):
+        """Prevents a message that a column is missing which is there."""
+        rows = pair_rows(20).add_column("teacher_logits", [[0.5, -0.5]] * 20)
+        trainer = trainer_of(tmp_path, [rows[i] for i in range(20)], model=tiny_bert(2))
+        trainer.train()
+        assert "soft_loss" in trainer.state.log_history[0]
+
     def test_rows_that_are_no_datasets_dataset_work_too(self, tmp_path):
         """Prevents a trainer that only knows one kind of data set."""
         rows = pair_rows(20)
@@ -117,8 +133,6 @@ class TestTeacher:
         trainer = trainer_of(tmp_path, pair_rows(16), teacher=tiny_bert(4), training={"save_strategy": "epoch"})
         trainer.train()
         assert trainer.accelerator._models == [trainer.model_wrapped]
-        from safetensors.torch import load_file
-
         for folder in (tmp_path / "checkpoint-1", tmp_path / "checkpoint-2"):
             assert set(load_file(folder / "model.safetensors")) == set(trainer.model.state_dict())
 
@@ -173,7 +187,7 @@ class TestLabels:
         """Prevents teachers that nobody named from being useless."""
         student = tiny_bert(2, id2label={0: "no", 1: "yes"})
         trainer = trainer_of(tmp_path, pair_rows(8), teacher=tiny_bert(4), model=student, teacher_labels=["yes", "no"])
-        assert trainer._teacher_order == [1, 0]
+        assert trainer._teacher_order.tolist() == [1, 0]
 
 
 REFUSED = {
@@ -192,6 +206,19 @@ REFUSED = {
         {"training": {"average_tokens_across_devices": False}, "alpha": 0},
         "average_tokens_across_devices",
     ),
+    "another name for the labels": (RecipeError, {"training": {"label_names": ["target"]}, "alpha": 0}, "label_names"),
+    "two teachers": (
+        RecipeError,
+        {"teacher": tiny_bert(4), "rows": pair_rows(8).add_column("teacher_logits", [[0.1, 0.2]] * 8)},
+        "beside a column",
+    ),
+    "names of no teacher": (RecipeError, {"teacher_labels": ["a", "b"], "alpha": 0}, "teacher_labels"),
+    "a tokenizer with nothing to compare": (
+        RecipeError,
+        {"teacher": tiny_bert(4), "teacher_processing_class": tiny_tokenizer()},
+        "teacher_processing_class",
+    ),
+    "rows of a list without labels": (DataError, {"rows": [{"input_ids": [2, 3]}], "alpha": 0}, "nothing to learn"),
     "alpha out of range": (ValueError, {"alpha": 1.5}, "alpha"),
     "temperature of zero": (ValueError, {"temperature": 0.0}, "temperature"),
     "a label out of range": (DataError, {"rows": pair_rows(8, num_labels=5), "alpha": 0}, "class from 0 to 1"),
@@ -299,12 +326,54 @@ class TestLogs:
         assert not (tmp_path / "out").exists()
 
     def test_the_evaluation_loss_is_a_mean_over_rows(self, tmp_path):
-        """Prevents a last batch of one row that counts like a full one."""
-        student, rows = tiny_bert(2), pair_rows(17)
+        """Prevents a loss of NaN where a batch has no label, and batches that weigh by rows without one."""
+        student, rows = tiny_bert(2), pair_rows(37, unlabelled=7)
         trainer = trainer_of(tmp_path, rows, model=student, alpha=0, training={"per_device_eval_batch_size": 16})
         logits = torch.as_tensor(trainer.predict(rows).predictions)
         expected = torch.nn.functional.cross_entropy(logits, torch.tensor(rows["labels"][:])).item()
         assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-6)
+
+    def test_rows_without_any_label_have_no_evaluation_loss(self, tmp_path):
+        """Prevents a loss of 0, which would be the best checkpoint ever."""
+        teacher = tiny_bert(4)
+        trainer = trainer_of(tmp_path, pair_rows(8), teacher=teacher)
+        assert "eval_loss" not in trainer.evaluate(pair_rows(8, unlabelled=8))
+
+    def test_separate_batches_of_predictions_are_left_to_trainer(self, tmp_path):
+        """Prevents eval_do_concat_batches=False from ending in an error."""
+        training = {"eval_do_concat_batches": False, "per_device_eval_batch_size": 4}
+        trainer = trainer_of(tmp_path, pair_rows(9), model=tiny_bert(2), alpha=0, training=training)
+        assert trainer.evaluate()["eval_loss"] > 0
+
+    def test_each_training_starts_its_means_anew(self, tmp_path):
+        """Prevents rows of one training, or of a batch that did not fit, from counting in the next."""
+        trainer = trainer_of(tmp_path, pair_rows(32), teacher=tiny_bert(4), training={"logging_steps": 100})
+        trainer.train()
+        trainer.args.logging_steps = trainer.state.logging_steps = 1
+        trainer.train()
+        first = next(entry for entry in trainer.state.log_history if "loss" in entry)
+        assert first["loss"] == pytest.approx(0.5 * first["hard_loss"] + 0.5 * first["soft_loss"], rel=1e-5)
+
+    def test_broken_weights_at_the_end_are_an_error(self, tmp_path):
+        """Prevents a training whose last step broke the weights from ending well: no line is logged after it."""
+        trainer = trainer_of(tmp_path, pair_rows(16), model=tiny_bert(2), alpha=0, training={"logging_strategy": "no"})
+
+        class Break(TrainerCallback):
+            def on_train_end(self, args, state, control, model=None, **kwargs):
+                with torch.no_grad():
+                    model.classifier.bias.fill_(float("nan"))
+
+        trainer.add_callback(Break())
+        with pytest.raises(DivergedError, match="classifier.bias"):
+            trainer.train()
+
+    def test_an_infinite_gradient_is_the_scalers_business_under_fp16(self, tmp_path):
+        """Prevents fp16 trainings from being stopped while the scaler looks for its scale."""
+        trainer = trainer_of(tmp_path, pair_rows(16), model=tiny_bert(2), alpha=0)
+        with pytest.raises(DivergedError, match="grad_norm"):
+            trainer.log({"loss": 1.0, "grad_norm": float("inf")})
+        trainer.accelerator.scaler = object()
+        trainer.log({"loss": 1.0, "grad_norm": float("inf")})
 
 
 class TestTrainerGoesOnWorking:
@@ -389,6 +458,27 @@ class TestTrainerGoesOnWorking:
         )
         assert 1e-5 <= best.hyperparameters["learning_rate"] <= 1e-2
 
+    def test_a_trial_that_diverges_does_not_end_the_search(self, tmp_path):
+        """Prevents a search that is lost by one learning rate too many."""
+        pytest.importorskip("optuna")
+        trainer = quiet(
+            DistillationTrainer(
+                model_init=lambda trial=None: tiny_bert(2, seed=1),
+                args=arguments(tmp_path, 16, eval_strategy="epoch"),
+                train_dataset=pair_rows(32),
+                eval_dataset=pair_rows(32),
+                data_collator=collator(),
+                teacher=tiny_bert(4, seed=9),
+            )
+        )
+        best = trainer.hyperparameter_search(
+            hp_space=lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", [1e38, 1e-3])},
+            compute_objective=lambda metrics: metrics["eval_loss"],
+            n_trials=4,
+            direction="minimize",
+        )
+        assert best.hyperparameters["learning_rate"] == 1e-3
+
     @pytest.mark.filterwarnings("ignore:Cannot enable progress bars:UserWarning")  # the tests switch them off for good
     def test_push_to_hub_uploads_the_student_alone(self, tmp_path, monkeypatch):
         """Prevents a teacher on the Hub."""
@@ -399,7 +489,7 @@ class TestTrainerGoesOnWorking:
                 return SimpleNamespace(repo_id=repo_id)
 
             def upload_folder(self, folder_path, **kwargs):
-                uploads.append({path.name for path in Path(folder_path).iterdir()})
+                uploads.append(set(load_file(Path(folder_path) / "model.safetensors")))
                 return SimpleNamespace(done=lambda: True, result=lambda: None)
 
         monkeypatch.setattr("transformers.trainer.hf_api", lambda *a, **k: Hub())
@@ -412,7 +502,7 @@ class TestTrainerGoesOnWorking:
         trainer.train()
         trainer.push_to_hub()
         assert uploads
-        assert all("teacher" not in name for names in uploads for name in names)
+        assert all(names == set(trainer.model.state_dict()) for names in uploads)
 
     def test_torch_compile_trains_the_same_student(self, tmp_path):
         """Prevents a compiled student that gets other inputs than a plain one."""

@@ -133,12 +133,11 @@ def _layers_prefix(model: PreTrainedModel) -> str:
 
 
 def _student_config(config: PretrainedConfig, chosen: list[int]) -> PretrainedConfig:
-    """The teacher's configuration with fewer layers; lists with an entry for each layer are cut along."""
+    """The teacher's configuration with fewer layers; the layers' types are cut along."""
     student_config = copy.deepcopy(config)
-    num_teacher_layers = config.num_hidden_layers
-    for key, value in config.to_dict().items():
-        if key == "layer_types" and isinstance(value, list) and len(value) == num_teacher_layers:
-            setattr(student_config, key, [value[layer] for layer in chosen])
+    layer_types = getattr(config, "layer_types", None)
+    if isinstance(layer_types, list):
+        student_config.layer_types = [layer_types[layer] for layer in chosen]
     student_config.num_hidden_layers = len(chosen)
     student_config.dtype = torch.float32
     return student_config
