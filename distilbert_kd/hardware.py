@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
+from transformers import TrainingArguments
 
 
-__all__ = ["describe_hardware_settings", "hardware_settings"]
+__all__ = ["describe_device", "hardware_settings"]
 
 
 def hardware_settings() -> dict[str, Any]:
@@ -29,10 +30,16 @@ def hardware_settings() -> dict[str, Any]:
     }
 
 
-def describe_hardware_settings() -> str:
-    """One line on the device and precision that `hardware_settings` chooses."""
-    if not torch.cuda.is_available():
-        return f"CPU, {torch.get_num_threads()} threads, float32"
-    chosen = hardware_settings()
-    precision = "bf16 autocast" if chosen["bf16"] else "float32"
-    return f"{torch.cuda.get_device_name()}, {precision}{', TF32' if chosen['tf32'] else ''}"
+def describe_device(arguments: TrainingArguments) -> str:
+    """One line on where and how a training computes, whoever chose it.
+
+    Args:
+        arguments: of the training.
+
+    Returns:
+        Device, precision, and the threads of a CPU.
+    """
+    precision = "bf16 autocast" if arguments.bf16 else "fp16 autocast" if arguments.fp16 else "float32"
+    if arguments.device.type != "cuda":
+        return f"{arguments.device.type}, {torch.get_num_threads()} threads, {precision}"
+    return f"{torch.cuda.get_device_name(arguments.device)}, {precision}{', TF32' if arguments.tf32 else ''}"

@@ -17,7 +17,7 @@ from distilbert_kd.compatibility import check_same_tokenizer
 from distilbert_kd.data.loading import load_task
 from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.errors import RecipeError
-from distilbert_kd.hardware import describe_hardware_settings
+from distilbert_kd.hardware import describe_device
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe import Schedule as RecipeSchedule
@@ -59,7 +59,7 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
     records = RunRecords(folder, PartialState().is_main_process)
     records.create_folder()
     PartialState().wait_for_everyone()
-    logger.info("device: %s", describe_hardware_settings())
+    logger.info("device: %s", describe_device(arguments.student))
 
     data = load_task(recipe.data, recipe.name)
     teacher, origin = _readers(recipe, data)
