@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -186,7 +187,10 @@ class TestFaults:
         # Ctrl-C printed a traceback of some inner loop, and left no word on what is kept.
         run = tmp_path / "run"
         command = [*COMMAND, "run", str(recipe_file), f"output_dir={run}", "training.num_train_epochs=1000"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        # A shell without job control starts background jobs, such as this test run, with SIGINT ignored.
+        heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, **pipes, preexec_fn=heed) as process:
             before = []
             for line in process.stderr:
                 before.append(line)
