@@ -149,13 +149,21 @@ def _end(message: str, exit_code: int) -> NoReturn:
     raise typer.Exit(exit_code) from None
 
 
+class _Plain(logging.Formatter):
+    """The message alone; a warning says that it is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        return f"warning: {message}" if record.levelno >= logging.WARNING else message
+
+
 def _configure_output(quiet: bool) -> bool:
     """Sends the package's log lines to stderr and quietens the libraries; says whether progress bars are wanted."""
     show_bars = not quiet and sys.stderr.isatty()
     logger = logging.getLogger("distilbert_kd")
     logger.setLevel(logging.WARNING if quiet or not _is_main_process() else logging.INFO)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Plain())
     logger.handlers = [handler]
     logger.propagate = False
     _quieten_libraries(show_bars)

@@ -4,7 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,18 +61,22 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
     PartialState().wait_for_everyone()
     logger.info("device: %s", describe_device(arguments.student))
 
-    data = load_task(recipe.data, recipe.name)
-    teacher, origin = _readers(recipe, data)
-    layers = resolve_layers(count_layers(origin.model), recipe.student.num_layers, recipe.student.layers)
-    _log_data(data, origin.rows, recipe.data.max_length)
     trained: dict[str, Trained] = {}
-
-    def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
-        records.write_recipe(recipe.to_yaml())
-        trained[what] = train_model(what, reader, data.metric, settings, folder.root / what, **distillation)
-        records.write_history({name: each.history for name, each in trained.items()})
-
     with _saying_what_is_kept(folder, trained):
+        data = load_task(recipe.data, recipe.name)
+        teacher, origin = _readers(recipe, data)
+        layers = resolve_layers(count_layers(origin.model), recipe.student.num_layers, recipe.student.layers)
+        if len(layers) == count_layers(origin.model):
+            logger.warning(
+                "The student keeps all %d layers: it will be no smaller. Set student.num_layers.", len(layers)
+            )
+        _log_data(data, origin.rows, recipe.data.max_length)
+
+        def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
+            records.write_recipe(recipe.to_yaml())
+            trained[what] = train_model(what, reader, data.metric, settings, folder.root / what, **distillation)
+            records.write_history({name: each.history for name, each in trained.items()})
+
         if recipe.teacher.finetune is not None:
             train("teacher", teacher, arguments.teacher)
         ask = partial(
@@ -86,9 +90,8 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
         split = origin.rows.main_split
         main_labels = labels_of(origin.rows.evaluation[split])
         allow_near_chance = recipe.teacher.allow_near_chance
-        caveats = check_teacher_score(
-            answers[split], main_labels, data.metric, recipe.teacher.model, split, allow_near_chance
-        )
+        teacher_name = recipe.teacher.model + (", fine-tuned here" if recipe.teacher.finetune is not None else "")
+        caveats = check_teacher_score(answers[split], main_labels, data.metric, teacher_name, split, allow_near_chance)
         records.write_environment(data, teacher.model, recipe.teacher.model, recipe.teacher.revision, recipe.seed)
 
         students = {name: _student(origin, layers, recipe) for name in ("student", "control")[: 1 + recipe.control]}
@@ -113,12 +116,11 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
         seconds = {_STAGES[name]: each.seconds for name, each in trained.items()}
         seconds["total"] = time.perf_counter() - start
         notes = [*students["student"].rows.notes(recipe.data.max_length), *caveats]
-        finetuned = ", fine-tuned here" if recipe.teacher.finetune is not None else ""
         results = results_record(
             recipe.name,
             recipe.seed,
             recipe.distillation.model_dump(),
-            f"{recipe.teacher.model}{finetuned}",
+            teacher_name,
             data,
             notes,
             layers,
@@ -248,6 +250,8 @@ def _saying_what_is_kept(folder: RunFolder, trained: Mapping[str, Trained]) -> I
     try:
         yield
     except BaseException as error:
+        with suppress(OSError):
+            folder.root.rmdir()  # only if nothing is in it
         if "teacher" in trained:
             error.add_note(
                 f"The fine-tuned teacher is kept in {folder.teacher}. To go on from it, run the recipe again with "

@@ -93,7 +93,8 @@ def _draw_markdown(table: _Table) -> list[str]:
 
 
 def _heading(results: Mapping[str, Any]) -> str:
-    return f"{results['name']}: {results['task']}, scored by {results['score_name']}"
+    task = "" if results["task"] == results["name"] else f"{results['task']}, "
+    return f"{results['name']}: {task}scored by {results['score_name']}"
 
 
 def _tables(results: Mapping[str, Any]) -> list[_Table]:
@@ -128,9 +129,10 @@ def _split_table(results: Mapping[str, Any], split: str) -> _Table:
     teacher = arms["teacher"]["splits"][split]
     metrics = teacher["metrics"] if len(teacher["metrics"]) > 1 else {}
     is_regression = is_regression_metric(results["metric"])
-    headers = ["", f"score\n({_unit(results['metric'])})", *(_METRIC_NAMES.get(name, name) for name in metrics)]
-    headers += ["retention\n(%)", "agreement\n(%)", "KL\n(nats)", "calibration\nerror (%)"]
-    headers += ["MSE to\nteacher", "r to teacher\n(x100)"] if is_regression else []
+    names = _METRIC_NAMES | ({"f1": "macro F1\n(%)"} if results["metric"] == "accuracy_f1" else {})
+    headers = ["", f"score\n({_unit(results['metric'])})", *(names.get(name, name) for name in metrics)]
+    of_classes = ["agreement\n(%)", "KL\n(nats)", "calibration\nerror (%)"]
+    headers += ["retention\n(%)", *(["MSE to\nteacher", "r to teacher\n(x100)"] if is_regression else of_classes)]
     rows = []
     for arm, model in arms.items():
         values = model["splits"][split]
@@ -141,9 +143,10 @@ def _split_table(results: Mapping[str, Any], split: str) -> _Table:
             *(_number(values["metrics"].get(name), 1, 100) for name in metrics),
         ]
         row.append(_retention(values["score"], teacher["score"]))
-        row += [_number(nearness.get("agreement"), 1, 100), _number(nearness.get("kl_nats"), 3)]
-        row.append(_number(values.get("calibration_error"), 1, 100))
-        if is_regression:
+        if not is_regression:
+            row += [_number(nearness.get("agreement"), 1, 100), _number(nearness.get("kl_nats"), 3)]
+            row.append(_number(values.get("calibration_error"), 1, 100))
+        else:
             row += [_number(nearness.get("mean_squared_difference"), 3), _number(nearness.get("pearson"), 1, 100)]
         rows.append(tuple(row))
     return _Table(f"{split}, {teacher['num_rows']:,} rows", tuple(headers), tuple(rows))

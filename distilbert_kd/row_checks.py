@@ -37,7 +37,13 @@ def check_rows(dataset: Any, config: PretrainedConfig, has_teacher: bool) -> boo
     names = first_row_names(dataset)
     num_labels = int(config.num_labels or 0)
     has_soft_targets = has_teacher or TEACHER_LOGITS in names
-    label_column = next((name for name in ("labels", "label", "label_ids") if name in names), None)
+    label_columns = [name for name in ("labels", "label", "label_ids") if name in names]
+    if len(label_columns) > 1:
+        raise DataError(
+            f"Expected one column of labels, got {' and '.join(map(repr, label_columns))}. "
+            f"Remove what is not the class number: rows.remove_columns({label_columns[-1]!r})."
+        )
+    label_column = label_columns[0] if label_columns else None
     if names and label_column is None and not has_soft_targets:
         raise DataError(
             f"Expected a column 'labels', or a teacher, got columns {sorted(names)} and no teacher: "
@@ -81,7 +87,7 @@ def _values(dataset: datasets.Dataset, column: str) -> np.ndarray:
 def _check_labels(labels: np.ndarray, column: str, num_labels: int, has_soft_targets: bool) -> None:
     if len(labels) > 0 and (labels.ndim != 1 or labels.dtype.kind not in "biuf"):
         raise DataError(
-            f"Expected one number for each row in column {column!r}, got {labels[0]!r} in row 0. "
+            f"Expected one number for each row in column {column!r}, got {labels[0].tolist()!r} in row 0. "
             "Put class numbers, from 0, in place of names, lists and empty cells."
         )
     missing = labels == IGNORE_INDEX

@@ -215,6 +215,8 @@ def _could_not_load(what: str, name: str, error: Exception) -> str:
     elif not folder.is_dir():
         reason = f"no folder of that name, and from the Hub: {reason}"
         advice = "Give a folder, a Hub id (with HF_HUB_OFFLINE unset), or package:NAME."
+        if "/" not in name and _is_installed(name):
+            advice = f"Did you mean {_PACKAGE}{name}?"
     elif any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
         advice = (
             "A .bin file is a pickle, which can run any code when it is read. If you trust it, load it with "
@@ -223,6 +225,13 @@ def _could_not_load(what: str, name: str, error: Exception) -> str:
     else:
         advice = "Mend the folder, or copy it again."
     return f"Expected {what} at {name!r}, got: {reason}. {advice}"
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        return bool(metadata.files(distribution))
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
 
 
 def _put_in_order(model: PreTrainedModel, data_labels: Sequence[str], teacher_labels: Sequence[str] | None) -> None:

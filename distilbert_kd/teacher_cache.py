@@ -115,7 +115,7 @@ def cached_teacher_logits(
     place = cache_dir / cache_key(teacher, tokenizer, texts, max_length, precision_of(arguments))
     found = _read(place, len(rows))
     if all(gather_object([found is not None])) and found is not None:
-        logger.info("teacher: logits of %d rows from %s", len(rows), place)
+        logger.info("teacher: logits of %d rows found in %s", len(rows), cache_dir)
         return found
     logger.info("teacher: asking for the logits of %d rows, once", len(rows))
     logits = predict_logits(teacher, tokenizer, rows, arguments)

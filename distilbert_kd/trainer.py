@@ -50,8 +50,8 @@ class DistillationTrainer(Trainer):
     `eval_loss` is L_hard, which compares with a student that had no teacher. Without teacher and with `alpha=0` this
     is a plain Trainer with the right gradient accumulation.
 
-    Logged beside `loss`: `hard_loss` and `soft_loss` (T^2 included), each a mean over its rows of all processes and
-    accumulation steps, before alpha; `alpha` and `temperature` when they follow a schedule.
+    Logged: `loss`, `hard_loss` and `soft_loss` (T^2 included, before alpha), each a mean over its rows since the last
+    line, of all processes and accumulation steps; `alpha` and `temperature` when they follow a schedule.
 
     Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531; the Trainer's contract is `compute_loss` and
     `loss_is_scaled_for_ga` in transformers/trainer.py (5.19 and later).
@@ -267,6 +267,7 @@ class DistillationTrainer(Trainer):
             soft = soft_loss(logits, self._teacher_logits(inputs), self.temperature.at(self._progress))
             self._terms.add("soft_loss", soft, counted)
             rows = mix(hard, soft, labelled, self.alpha.at(self._progress))
+        self._terms.add("loss", rows, counted)
         total = torch.where(counted, rows, torch.zeros_like(rows)).sum()
         return total / (counted.sum().clamp(min=1) if num_rows is None else num_rows) * self.accelerator.num_processes
 

@@ -156,6 +156,8 @@ def check_training_arguments(values: Mapping[str, Any], where: str) -> tuple[dic
             problems.append(f"{path}: {got}: {refused}")
         else:
             checked[name], expected = _coerce(value, known[name])
+            if not expected and name == "num_train_epochs" and not checked[name] > 0:
+                expected = "a number above 0 (for a number of steps set max_steps)"
             if expected:
                 problems.append(f"{path}: expected {expected}, got {got}")
     return checked, problems

@@ -171,8 +171,9 @@ def _task_data(
     notes.extend(_content_notes(splits, built))
     train = built["train"]
     if data_recipe.max_train_rows is not None and data_recipe.max_train_rows < len(train):
-        notes.append(f"train: the first {data_recipe.max_train_rows} of {len(train)} rows (data.max_train_rows)")
-        train = train.select(range(data_recipe.max_train_rows))
+        notes.append(f"train: {data_recipe.max_train_rows} of {len(train)} rows at random (data.max_train_rows)")
+        # Files are often sorted by label. Always the same rows, so that seeds differ in nothing else.
+        train = train.shuffle(seed=0).select(range(data_recipe.max_train_rows)).flatten_indices()
     return TaskData(
         name=name,
         label_names=label_names,
