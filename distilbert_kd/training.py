@@ -24,6 +24,7 @@ from transformers import (
 from distilbert_kd.errors import RecipeError
 from distilbert_kd.evaluation import evaluate_logits
 from distilbert_kd.hardware import hardware_settings
+from distilbert_kd.length_grouping import row_lengths
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.progress import ProgressLines
 from distilbert_kd.storage import storage_errors
@@ -229,7 +230,7 @@ def train_model(
         StorageError: the model, or a checkpoint on the way, can't be written.
     """
     model, tokenizer, rows = reader.model, reader.tokenizer, reader.rows
-    train_rows = rows.train
+    train_rows, main_rows = rows.train, rows.evaluation[rows.main_split]
     if teacher_logits is not None:
         train_rows = datasets.concatenate_datasets([train_rows, teacher_logits], axis=1)
 
@@ -242,7 +243,7 @@ def train_model(
         model=model,
         args=arguments,
         train_dataset=train_rows,
-        eval_dataset=rows.evaluation[rows.main_split],
+        eval_dataset=main_rows.select(np.argsort(row_lengths(main_rows), kind="stable")),  # scores know no order
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
         teacher=teacher,
