@@ -106,7 +106,7 @@ class TestRun:
         lines = piped.stderr.splitlines()
         assert sum(line.startswith("teacher: step ") for line in lines) > 8
         assert any(line.startswith("teacher: accuracy on validation: ") for line in lines)
-        assert piped.stdout.startswith("tiny: tiny, scored by accuracy")
+        assert piped.stdout.startswith("tiny: scored by accuracy")
         assert all(name in piped.stdout for name in ("teacher", "student", "control"))
         assert "Traceback" not in piped.stderr
 
@@ -121,7 +121,7 @@ class TestRun:
         result = run_process("run", str(recipe_file), f"output_dir={tmp_path / 'run'}", *short, "--quiet")
         assert result.returncode == 0
         assert result.stderr == ""
-        assert result.stdout.startswith("tiny: tiny, scored by accuracy")
+        assert result.stdout.startswith("tiny: scored by accuracy")
 
     def test_evaluate_and_predict(self, piped, invoke, recipe_file, tmp_path):
         run = recipe_file.parent / "run"
