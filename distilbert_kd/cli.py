@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from distilbert_kd import __version__
 from distilbert_kd.errors import DistillationError, StorageError
 from distilbert_kd.recipe import load_recipe
 
@@ -32,6 +33,12 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Values that win over the recipe's.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result and errors.")]
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"distilbert-kd {__version__}")
+        raise typer.Exit()
 
 
 @app.command("run")
@@ -114,6 +121,15 @@ def predict_command(
 
         written, num_rows = predict_with(source, file, output, text, text_pair, max_length, batch_size, show_bars)
         typer.echo(f"{num_rows} predictions: {written}")
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Distil a BERT-family classifier into half its layers, and say what was lost."""
 
 
 def main() -> None:

@@ -3,8 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import Trainer
 
 from distilbert_kd.losses.logits import hard_loss, mix, soft_loss
+from distilbert_kd.student.build import build_student
+from distilbert_kd.task_rows import Reader, TaskRows
+from distilbert_kd.training import train_model
+from tests.tiny import tiny_bert, tiny_tokenizer
+from tests.training_rows import arguments, collator, flat_weights, pair_rows, quiet, without_dropout
 
 
 # One row of a teacher of three classes: "good" wins, "fair" resembles it, "bad" does not.
@@ -114,3 +120,28 @@ def test_a_high_alpha_takes_weight_off_the_labels():
     assert shares == sorted(shares, reverse=True)
     assert shares[3] == pytest.approx(0.1 * shares[0], rel=1e-9)
     assert shares[4] == 0
+
+
+def test_the_teacher_is_trained_with_the_standard_objective(tmp_path):
+    """Prevents a teacher that is trained for anything but accuracy: it takes the step that the plain Trainer takes."""
+    rows, tokenizer = pair_rows(16), tiny_tokenizer()
+    plain, ours = (without_dropout(seed=3).double() for _ in range(2))
+    settings = {"batch_size": 16, "num_train_epochs": 1}
+    quiet(Trainer(plain, arguments(tmp_path, **settings), collator(), rows)).train()
+    reader = Reader(ours, tokenizer, TaskRows(rows, {"validation": rows}, 0))
+    history = train_model(
+        "teacher", reader, "accuracy_f1", arguments(tmp_path, **settings), tmp_path / "teacher"
+    ).history
+    torch.testing.assert_close(flat_weights(ours), flat_weights(plain), rtol=1e-9, atol=1e-9)
+    assert not any("soft_loss" in entry for entry in trained.history)
+
+
+def test_a_student_is_the_teachers_architecture_with_fewer_layers():
+    """Prevents a student that is another network, or a bigger one: all but its depth is the teacher's."""
+    teacher = tiny_bert(4)
+    student = build_student(teacher)
+    assert type(student) is type(teacher)
+    mine, theirs = student.config.to_dict(), teacher.config.to_dict()
+    assert {name for name in theirs if mine.get(name) != theirs[name]} <= {"num_hidden_layers", "dtype"}
+    assert (mine["num_hidden_layers"], theirs["num_hidden_layers"]) == (2, 4)
+    assert student.num_parameters() < teacher.num_parameters()

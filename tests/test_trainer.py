@@ -437,10 +437,10 @@ class TestTrainerGoesOnWorking:
         trainer.train()
         assert {"loss", "hard_loss", "soft_loss"} <= seen[0]
 
-    def test_hyperparameter_search_runs_each_trial_with_the_teacher(self, tmp_path):
-        """Prevents a search whose trials lose the teacher with the accelerator that is rebuilt for each."""
+    @staticmethod
+    def searcher(tmp_path):
         pytest.importorskip("optuna")
-        trainer = quiet(
+        return quiet(
             DistillationTrainer(
                 model_init=lambda trial=None: tiny_bert(2, seed=1),
                 args=arguments(tmp_path, 16, eval_strategy="epoch"),
@@ -450,7 +450,10 @@ class TestTrainerGoesOnWorking:
                 teacher=tiny_bert(4, seed=9),
             )
         )
-        best = trainer.hyperparameter_search(
+
+    def test_hyperparameter_search_runs_each_trial_with_the_teacher(self, tmp_path):
+        """Prevents a search whose trials lose the teacher with the accelerator that is rebuilt for each."""
+        best = self.searcher(tmp_path).hyperparameter_search(
             hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True)},
             compute_objective=lambda metrics: metrics["eval_loss"],
             n_trials=2,
@@ -460,18 +463,7 @@ class TestTrainerGoesOnWorking:
 
     def test_a_trial_that_diverges_does_not_end_the_search(self, tmp_path):
         """Prevents a search that is lost by one learning rate too many."""
-        pytest.importorskip("optuna")
-        trainer = quiet(
-            DistillationTrainer(
-                model_init=lambda trial=None: tiny_bert(2, seed=1),
-                args=arguments(tmp_path, 16, eval_strategy="epoch"),
-                train_dataset=pair_rows(32),
-                eval_dataset=pair_rows(32),
-                data_collator=collator(),
-                teacher=tiny_bert(4, seed=9),
-            )
-        )
-        best = trainer.hyperparameter_search(
+        best = self.searcher(tmp_path).hyperparameter_search(
             hp_space=lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", [1e38, 1e-3])},
             compute_objective=lambda metrics: metrics["eval_loss"],
             n_trials=4,

@@ -80,7 +80,9 @@ def read_table(
     if ending not in FILE_ENDINGS:
         raise DataError(f"{path}: expected a file ending in {', '.join(FILE_ENDINGS)}; got {ending or 'no ending'!r}.")
     if not path.is_file():
-        raise DataError(f"{path}: expected a file; got {'a folder' if path.is_dir() else 'nothing there'}.")
+        got = "a folder" if path.is_dir() else "nothing there"
+        where = "" if path.is_absolute() else f" (from {Path.cwd()}; paths start where the command runs)"
+        raise DataError(f"{path}: expected a file; got {got}{where}.")
     if ending == ".parquet":
         return _read_parquet(path, wanted, optional)
     content = _read_utf8(path)
@@ -273,12 +275,19 @@ def _arrow_table(table: pyarrow.Table, features: datasets.Features, name: str, t
     return _with_rows(Table(name, columns, range(1, table.num_rows + 1), "row", class_names))
 
 
+def _column_advice(there: Sequence[str]) -> str:
+    for separator in (";", "\t"):
+        if len(there) == 1 and separator in there[0]:
+            return f"The cells seem to be separated by {separator!r}: save the file with commas, or with tabs as .tsv."
+    return "Name the right columns (predict: --text, --text-pair), or mend the header."
+
+
 def _taken_columns(name: str, there: Sequence[str], wanted: Sequence[str], optional: Sequence[str]) -> list[str]:
     missing = [column for column in wanted if column not in there]
     if missing:
         raise DataError(
             f"{name}: expected the columns {', '.join(wanted)}; got {', '.join(map(repr, there))} "
-            f"(missing: {', '.join(missing)}). Name the right columns, or mend the header."
+            f"(missing: {', '.join(missing)}). {_column_advice(there)}"
         )
     # A column may be asked for twice, as the text and as the pair.
     return list(dict.fromkeys([*wanted, *(column for column in optional if column in there)]))
