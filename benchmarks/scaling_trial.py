@@ -5,7 +5,6 @@ memory grow with the rows, and the pass reads, sorts, asks and writes the same.
 """
 
 import argparse
-import gc
 import json
 import tempfile
 from pathlib import Path
@@ -43,7 +42,6 @@ def main() -> None:
         logits = cached_teacher_logits(teacher, tokenizer, texts, rows, MAX_LENGTH, arguments, Path(folder))
         rows = datasets.concatenate_datasets([rows, logits], axis=1)
         del teacher
-        gc.collect()
         with measured() as training:
             DistillationTrainer(
                 model=student,

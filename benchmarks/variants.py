@@ -5,7 +5,6 @@ rows, the same weights at the start, the same number of steps, learning rates, c
 """
 
 import argparse
-import gc
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -102,7 +101,6 @@ def ours(
                 logits = cached_teacher_logits(teacher, tokenizer, texts, rows, MAX_LENGTH, arguments, trial.cache_dir)
             rows = datasets.concatenate_datasets([rows, logits], axis=1)
             del teacher  # while the student trains, no teacher is in memory
-            gc.collect()
         DistillationTrainer(
             model=student,
             args=arguments,
