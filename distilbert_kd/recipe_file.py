@@ -1,0 +1,175 @@
+"""From a file and overrides to a checked recipe, of whichever kind.
+
+A kind of recipe is a pydantic model whose sections are `Section`s. Reading, overrides and messages are the same for
+all of them. Nothing here imports torch.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from distilbert_kd.errors import RecipeError
+from distilbert_kd.plain_yaml import MAX_BYTES, parse_yaml
+from distilbert_kd.recipe_messages import error_lines
+from distilbert_kd.training_arguments import check_training_arguments, shown
+
+
+__all__ = ["NAME", "PathText", "Section", "Text", "checked_training_arguments", "read_recipe"]
+
+#: The pattern of a run's name.
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
+
+Text = Annotated[str, Field(min_length=1)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+
+
+class Section(BaseModel):
+    """Frozen, strict, and without room for a key that nobody reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _keys_fit_each_other(self) -> Self:
+        problems = self._rules(self.model_dump(exclude_unset=True))
+        if problems:
+            raise PydanticCustomError("rules", "{text}", {"text": "; ".join(problems)})
+        return self
+
+    @staticmethod
+    def _rules(given: Mapping[str, Any]) -> list[str]:
+        return []
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Section)
+
+
+def checked_training_arguments(where: str) -> AfterValidator:
+    """What checks a section of training arguments against the installed transformers.
+
+    Args:
+        where: the section's path in the recipe, for the messages.
+
+    Returns:
+        A validator for `Annotated[dict[str, Any], ...]`.
+    """
+
+    def check(values: dict[str, Any]) -> dict[str, Any]:
+        checked, problems = check_training_arguments(values, where)
+        if problems:
+            raise PydanticCustomError("lines", "{text}", {"lines": problems, "text": "; ".join(problems)})
+        return checked
+
+    return AfterValidator(check)
+
+
+def read_recipe(path: Path, overrides: Sequence[str], kind: type[AnyRecipe], documented_in: str) -> AnyRecipe:
+    """Read and check a recipe.
+
+    Args:
+        path: the YAML file.
+        overrides: `section.key=value`, the value in YAML; later ones win.
+        kind: the model of the recipe; it has a field `name`.
+        documented_in: the document that lists its keys, for the messages.
+
+    Returns:
+        The recipe with its defaults filled in.
+
+    Raises:
+        RecipeError: the file can't be read, or the recipe or an override is wrong. One message names every error.
+    """
+    values, problems = _read(path, kind, documented_in)
+    for override in overrides:
+        problems += _apply(values, override)
+    stem = Path(path).stem
+    if values.get("name") is None:
+        values["name"] = stem
+        if not re.match(NAME, stem):
+            got = f"the file's name {shown(stem)} can't be one"
+            problems.append(f"name: missing, and {got}; set name (letters, digits, . _ -)")
+            values["name"] = "unnamed"
+    sections = _sections(kind)
+    for section in (*sections, "training"):
+        if not kind.model_fields[section].is_required() and section in values and values[section] is None:
+            del values[section]
+    recipe = None
+    try:
+        recipe = kind.model_validate(values)
+    except ValidationError as error:
+        problems += error_lines(error, kind)
+        problems += [line for key, model in sections.items() for line in _section_rules(values.get(key), model)]
+    if recipe is None or problems:
+        raise RecipeError(_message(path, problems, documented_in))
+    return recipe
+
+
+def _sections(kind: type[Section]) -> dict[str, type[Section]]:
+    return {
+        name: field.annotation
+        for name, field in kind.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+
+
+def _section_rules(values: Any, model: type[Section]) -> list[str]:
+    return model._rules(values) if isinstance(values, Mapping) else []
+
+
+def _read(path: Path, kind: type[Section], documented_in: str) -> tuple[dict[str, Any], list[str]]:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(f"Expected a recipe in {path}, got: {reason}. Give the path of a YAML file.") from error
+    if len(content) > MAX_BYTES:
+        raise RecipeError(f"Expected a recipe of at most 1 MB, got more in {path}. Is it the right file?")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start} of {path}"
+        raise RecipeError(f"Expected text in UTF-8, got something else at {where}. Save the file as UTF-8.") from error
+    values, problems = parse_yaml(text)
+    if values is None and problems:
+        raise RecipeError(_message(path, problems, documented_in))
+    if not isinstance(values, dict):
+        got = "an empty file" if values is None else shown(values)
+        sections = ", ".join([*_sections(kind)][:2])
+        raise RecipeError(
+            f"Expected a recipe with sections ({sections}, ...) in {path}, got {got}. See {documented_in}."
+        )
+    return values, problems
+
+
+def _apply(values: dict[str, Any], override: str) -> list[str]:
+    path, sign, text = override.partition("=")
+    where = f"override {shown(override)}"
+    keys = path.strip().split(".")
+    if not sign or not all(re.fullmatch(r"[A-Za-z_]\w*", key) for key in keys):
+        return [f"{where}: expected section.key=value"]
+    if not text.strip():
+        return [f"{where}: expected a value after =; write {path.strip()}=null for none"]
+    value, problems = parse_yaml(text)
+    if problems:
+        return [f"{where}: {problem}" for problem in problems]
+    section = values
+    for depth, key in enumerate(keys[:-1], start=1):
+        if section.get(key) is None:
+            section[key] = {}
+        if not isinstance(section[key], dict):
+            parent = ".".join(keys[:depth])
+            return [f"{where}: {parent} is {shown(section[key])}, no section; set {parent} as a whole"]
+        section = section[key]
+    section[keys[-1]] = value
+    return []
+
+
+def _message(path: Path, problems: Sequence[str], documented_in: str) -> str:
+    lines = list(dict.fromkeys(problems))
+    count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
+    end = f"Correct the file, or override a value with section.key=value. Every key is in {documented_in}."
+    return "\n".join([f"The recipe {path} has {count}:", *(f"  - {line}" for line in lines), end])
