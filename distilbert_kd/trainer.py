@@ -1,9 +1,10 @@
 """The Trainer that distils.
 
-    L = (1 - alpha) * L_hard(T = 1) + alpha * T^2 * KL(teacher_T || student_T)
+    L = (1 - alpha) * L_hard(T = 1) + alpha * T^2 * KL(teacher_T || student_T) + sum_k weight_k * L_k
 
 as a mean over the rows of one optimizer step: all of them, whichever rank and accumulation step holds them. The
-formulas are in `distilbert_kd.losses.logits`; this module brings them together with `transformers.Trainer`.
+formulas are in `distilbert_kd.losses`, the deeper terms L_k in `distilbert_kd.deep_terms`; this module brings them
+together with `transformers.Trainer`.
 """
 
 import inspect
@@ -21,6 +22,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
 from distilbert_kd import first_position
 from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
+from distilbert_kd.deep_terms import DeepTerms, Term, without_projections
 from distilbert_kd.errors import DivergedError, RecipeError
 from distilbert_kd.length_grouping import WINDOW, LengthGroupedBatchSampler, row_lengths
 from distilbert_kd.losses.logits import hard_loss, has_label, mix, soft_loss
@@ -50,8 +52,12 @@ class DistillationTrainer(Trainer):
     `eval_loss` is L_hard, which compares with a student that had no teacher. Without teacher and with `alpha=0` this
     is a plain Trainer with the right gradient accumulation.
 
-    Logged: `loss`, `hard_loss` and `soft_loss` (T^2 included, before alpha), each a mean over its rows since the last
-    line, of all processes and accumulation steps; `alpha` and `temperature` when they follow a schedule.
+    `terms` adds deeper signals: hidden states, attention, relations (see `distilbert_kd.deep_terms`), each a mean over
+    the tokens of a row. They need the teacher itself, and all positions of the last layer.
+
+    Logged: `loss`, `hard_loss`, `soft_loss` (T^2 included, before alpha) and each deeper term by its name (before its
+    weight), each a mean over its rows since the last line, of all processes and accumulation steps; `alpha` and
+    `temperature` when they follow a schedule.
 
     Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531; the Trainer's contract is `compute_loss` and
     `loss_is_scaled_for_ga` in transformers/trainer.py (5.19 and later).
@@ -69,6 +75,7 @@ class DistillationTrainer(Trainer):
         teacher: PreTrainedModel | None = None,
         temperature: float | Schedule = 2.0,
         alpha: float | Schedule = 0.5,
+        terms: Mapping[str, Term | float] | None = None,
         teacher_labels: Sequence[str] | None = None,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
         length_window: int = WINDOW,
@@ -82,6 +89,8 @@ class DistillationTrainer(Trainer):
             teacher: a fine-tuned classifier; it is frozen and moved to the training device.
             temperature: T > 0, or a `Schedule` over training.
             alpha: weight of the soft target in [0, 1], or a `Schedule`.
+            terms: deeper terms by name, with their weights or as `Term`s. The student gets projections while it is
+                trained if its width is not the teacher's; `save_model` leaves them out.
             teacher_labels: names of the teacher's outputs in their order, when its config does not name them.
             teacher_processing_class: the teacher's tokenizer, to be compared with `processing_class`.
             length_window: batches that are sorted together under `train_sampling_strategy="group_by_length"`.
@@ -101,7 +110,7 @@ class DistillationTrainer(Trainer):
         self.alpha = as_schedule(alpha, "alpha", minimum=0.0, maximum=1.0)
         self.length_window = length_window
         super().__init__(*args, **kwargs)
-        refuse_ignored_options(self, teacher, teacher_labels, teacher_processing_class)
+        refuse_ignored_options(self, teacher, teacher_labels, teacher_processing_class, terms)
         self.teacher = teacher
         self._teacher_order: Tensor | None = None
         self._terms = TermMeans()
@@ -109,10 +118,12 @@ class DistillationTrainer(Trainer):
         self._teacher_arguments: frozenset[str] = frozenset()
         if teacher is not None:
             self._take_on_teacher(teacher, teacher_labels, teacher_processing_class)
+        self._deep_terms = DeepTerms(self.model, teacher, terms) if teacher is not None and terms else None
         self._rows_have_soft_targets = check_rows(self.train_dataset, self.model.config, teacher is not None)
         is_first_only = self._rows_have_soft_targets if first_position_only is None else first_position_only
         # Replicas of DataParallel, and layers that FSDP or DeepSpeed took apart, are not the layers that we know.
         is_first_only &= self.args.n_gpu <= 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        is_first_only &= not self._deep_terms  # they read all positions
         self._last_layer: Callable[[nn.Module], AbstractContextManager] = (
             first_position.first_position_only if is_first_only else nullcontext
         )
@@ -237,6 +248,14 @@ class DistillationTrainer(Trainer):
         Raises:
             ValueError: the student's logits are not of shape (B, C), or not of the teacher's.
         """
+        if model.training and self._deep_terms:
+            with self._deep_terms.listening():
+                return self._loss(model, inputs, return_outputs, num_items_in_batch)
+        return self._loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _loss(
+        self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool, num_rows: Tensor | int | None
+    ) -> Tensor | tuple[Tensor, Any]:
         with self._last_layer(self.model):
             outputs = model(**self._student_inputs(inputs))
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
@@ -248,7 +267,7 @@ class DistillationTrainer(Trainer):
         if labels is None:
             labels = torch.full((len(logits),), -100, device=logits.device)
         loss = (
-            self._objective(logits, labels, inputs, num_items_in_batch)
+            self._objective(logits, labels, inputs, num_rows)
             if model.training
             else hard_loss(logits, labels).sum() / has_label(labels).sum().clamp(min=1)
         )
@@ -267,6 +286,11 @@ class DistillationTrainer(Trainer):
             soft = soft_loss(logits, self._teacher_logits(inputs), self.temperature.at(self._progress))
             self._terms.add("soft_loss", soft, counted)
             rows = mix(hard, soft, labelled, self.alpha.at(self._progress))
+        if self._deep_terms:
+            mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+            for name, values in self._deep_terms.row_values(mask).items():
+                self._terms.add(name, values, counted)
+                rows = rows + self._deep_terms.weights[name] * values
         self._terms.add("loss", rows, counted)
         total = torch.where(counted, rows, torch.zeros_like(rows)).sum()
         return total / (counted.sum().clamp(min=1) if num_rows is None else num_rows) * self.accelerator.num_processes
@@ -402,7 +426,7 @@ class DistillationTrainer(Trainer):
         return output
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As Trainer, but weights that are not finite are never saved.
+        """As Trainer, but weights that are not finite are never saved, nor are projections, except in checkpoints.
 
         Args:
             output_dir: where to; the training arguments' when not given.
@@ -412,7 +436,8 @@ class DistillationTrainer(Trainer):
             DivergedError: a weight is not finite.
         """
         self._refuse_non_finite(dict(self.model.named_parameters()))
-        super().save_model(output_dir, _internal_call)
+        with nullcontext() if _internal_call else without_projections(self.model):  # a checkpoint goes on with them
+            super().save_model(output_dir, _internal_call)
 
     def _refuse_non_finite(self, tensors: Mapping[str, Tensor]) -> None:
         broken = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all())

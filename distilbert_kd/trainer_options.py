@@ -1,6 +1,6 @@
 """Options of Trainer, and of ours, that would be accepted and then ignored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
@@ -16,6 +16,7 @@ def refuse_ignored_options(
     teacher: PreTrainedModel | None,
     teacher_labels: Sequence[str] | None,
     teacher_processing_class: PreTrainedTokenizerBase | None,
+    terms: Mapping | None,
 ) -> None:
     """Options that act only inside the stock loss, would make it depend on the processes, or have no counterpart.
 
@@ -24,6 +25,7 @@ def refuse_ignored_options(
         teacher: as given to `DistillationTrainer`.
         teacher_labels: as given.
         teacher_processing_class: as given.
+        terms: as given.
 
     Raises:
         RecipeError: one of them is set.
@@ -50,6 +52,20 @@ def refuse_ignored_options(
             teacher_processing_class is not None and (teacher is None or trainer.processing_class is None),
             "it is compared with processing_class, so give that and a teacher",
         ),
+        "terms without a teacher": (
+            bool(terms) and teacher is None,
+            "they read the teacher's layers: give teacher=..., logits in a column don't do",
+        ),
+        "terms with model_init": (
+            bool(terms) and trainer.model_init is not None,
+            "they hold to one student; make one Trainer for each trial",
+        ),
+        "terms with gradient_checkpointing": (
+            bool(terms) and args.gradient_checkpointing,
+            "what a layer computes is thrown away there before the terms can use it",
+        ),
+        "terms with DataParallel": (bool(terms) and args.n_gpu > 1, "start one process for each GPU"),
+        "terms with torch_compile": (bool(terms) and args.torch_compile, "what they read is not part of the graph"),
     }
     wrong = [f"{name} ({advice})" for name, (is_set, advice) in refused.items() if is_set]
     if wrong:

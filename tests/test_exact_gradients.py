@@ -12,7 +12,7 @@ from transformers import Trainer
 
 from distilbert_kd.trainer import DistillationTrainer
 from tests.tiny import tiny_bert
-from tests.training_rows import arguments, collator, distil, flat_weights, pair_rows, quiet, without_dropout
+from tests.training_rows import ALL_TERMS, arguments, collator, distil, flat_weights, pair_rows, quiet, without_dropout
 
 
 ROOT = Path(__file__).parents[1]
@@ -32,11 +32,11 @@ def whole_batches(tmp_path_factory):
     return {size: distil(folder, pair_rows(size, unlabelled=5), 32, 1) for size in SIZES}
 
 
-def assert_equal_runs(run, reference):
+def assert_equal_runs(run, reference, terms=()):
     assert relative_difference(reference["weights"], run["weights"]) < TOLERANCE
     assert len(run["history"]) == len(reference["history"]) == 6
     for entry, expected in zip(run["history"], reference["history"], strict=True):
-        for name in ("loss", "hard_loss", "soft_loss", "grad_norm"):
+        for name in ("loss", "hard_loss", "soft_loss", "grad_norm", *terms):
             bound = 1e-6 if name == "loss" else TOLERANCE  # Trainer adds the loss up in float32
             assert entry[name] == pytest.approx(expected[name], rel=bound), (name, expected["step"])
     assert run["eval_loss"] == pytest.approx(reference["eval_loss"], rel=TOLERANCE)
@@ -73,6 +73,14 @@ def two_processes(tmp_path_factory):
 def test_two_processes_train_like_one(whole_batches, two_processes, size, batch_size, accumulation):
     """Prevents a loss that depends on the number of processes, and rows that are repeated to fill up a rank."""
     assert_equal_runs(two_processes[size, batch_size, accumulation], whole_batches[size])
+
+
+def test_deeper_terms_train_alike_however_they_are_split(two_processes, tmp_path):
+    """Prevents terms that depend on padding, on accumulation or on the processes, and projections that DDP forgets."""
+    rows = pair_rows(65, unlabelled=5)
+    whole = distil(tmp_path, rows, 32, 1, terms=ALL_TERMS)
+    assert_equal_runs(distil(tmp_path, rows, 8, 4, terms=ALL_TERMS), whole, ALL_TERMS)
+    assert_equal_runs(two_processes["terms"], whole, ALL_TERMS)
 
 
 def test_the_first_step_is_the_formula(tmp_path):

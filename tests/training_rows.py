@@ -11,6 +11,12 @@ from distilbert_kd.trainer import DistillationTrainer
 from tests.tiny import VOCABULARY, tiny_bert
 
 
+#: All terms that models of different widths can have.
+ALL_TERMS = dict.fromkeys(
+    ("hidden_cosine", "hidden_mse", "first_position", "attention_mse", "attention_kl"), 0.3
+) | dict.fromkeys(("query_relation", "key_relation", "value_relation"), 0.5)
+
+
 def pair_rows(num_rows: int, num_labels: int = 2, seed: int = 0, unlabelled: int = 0) -> datasets.Dataset:
     """Random pairs of texts of 6 to 14 tokens, with segments; the last `unlabelled` rows are labelled -100."""
     generator = torch.Generator().manual_seed(seed)
@@ -69,9 +75,16 @@ def flat_weights(model: torch.nn.Module) -> torch.Tensor:
 
 
 def distil(
-    folder: Path, rows: datasets.Dataset, batch_size: int, accumulation: int, **settings: Any
+    folder: Path,
+    rows: datasets.Dataset,
+    batch_size: int,
+    accumulation: int,
+    terms: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Distils tiny BERT into half its layers; gives weights, log lines, metrics and predictions.
+
+    With deeper terms the teacher is twice as wide, so that the student has projections.
 
     In float64: what differs then between two ways to split the rows is no rounding error.
     """
@@ -82,9 +95,10 @@ def distil(
             train_dataset=rows,
             eval_dataset=rows,
             data_collator=collator(),
-            teacher=tiny_bert(4, seed=9).double(),
+            teacher=tiny_bert(4, seed=9, hidden_size=64 if terms else 32).double(),
             temperature=3.0,
             alpha=0.7,
+            terms=terms,
         )
     )
     trainer.train()

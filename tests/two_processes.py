@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from tests.training_rows import distil, pair_rows
+from tests.training_rows import ALL_TERMS, distil, pair_rows
 
 
 def main() -> None:
@@ -18,6 +18,7 @@ def main() -> None:
             runs[size, batch_size, accumulation] = distil(
                 output.parent, pair_rows(size, unlabelled=5), batch_size, accumulation
             )
+    runs["terms"] = distil(output.parent, pair_rows(65, unlabelled=5), 8, 2, terms=ALL_TERMS)
     if PartialState().is_main_process:
         torch.save(runs, output)
     PartialState().wait_for_everyone()

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-__all__ = ["IGNORE_INDEX", "hard_loss", "has_label", "mix", "soft_loss"]
+__all__ = ["IGNORE_INDEX", "at_least_float32", "hard_loss", "has_label", "mix", "soft_loss"]
 
 #: The label of a row that has none, as in `torch.nn.functional.cross_entropy`.
 IGNORE_INDEX = -100
@@ -55,7 +55,7 @@ def soft_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
         )
     if not temperature > 0:
         raise ValueError(f"Expected a temperature above 0, got {temperature}.")
-    student, teacher = _at_least_float32(student_logits), _at_least_float32(teacher_logits.detach())
+    student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits.detach())
     if student.shape[-1] == 1:
         return (student - teacher).square().mean(dim=-1)
     student_log_probabilities = F.log_softmax(student / temperature, dim=-1)
@@ -79,7 +79,7 @@ def hard_loss(student_logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         IndexError: a class number that is neither in [0, C) nor -100 (on a CPU; a GPU stops with a device assertion).
     """
-    student = _at_least_float32(student_logits)
+    student = at_least_float32(student_logits)
     if student.shape[-1] == 1:
         errors = (student.squeeze(-1) - labels.to(student.dtype)).square()
         return torch.where(has_label(labels), errors, torch.zeros_like(errors))
@@ -106,5 +106,6 @@ def mix(hard: Tensor, soft: Tensor, labelled: Tensor, alpha: float | Tensor) -> 
     return torch.where(labelled, (1 - alpha) * hard + alpha * soft, soft)
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def at_least_float32(values: Tensor) -> Tensor:
+    """The values, in float32 if they were in less."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
