@@ -25,8 +25,9 @@ from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.run_records import RunRecords, results_record
 from distilbert_kd.scoring import check_teacher_score, describe_models, labels_of, score_models
 from distilbert_kd.student.build import build_student, count_layers, freeze_embeddings
+from distilbert_kd.student.distilbert import check_can_be_distilbert
 from distilbert_kd.student.layer_maps import resolve_layers
-from distilbert_kd.task_rows import Reader, TaskRows, tokenize_task
+from distilbert_kd.task_rows import Reader, TaskRows, tokenize_task, tokenizer_for
 from distilbert_kd.teacher import load_base, load_classifier, load_teacher, load_tokenizer
 from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR, ask_teacher, logits_column
 from distilbert_kd.training import Trained, best_epoch, prediction_arguments, train_model, training_arguments
@@ -70,6 +71,7 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
             logger.warning(
                 "The student keeps all %d layers: it will be no smaller. Set student.num_layers.", len(layers)
             )
+        _check_architecture(origin, data, recipe)
         _log_data(data, origin.rows, recipe.data.max_length)
 
         def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
@@ -208,11 +210,21 @@ def _readers(recipe: Recipe, data: TaskData) -> tuple[Reader, Reader]:
     return teacher, Reader(model, tokenizer, tokenize_task(data, tokenizer, max_length, model))
 
 
+def _check_architecture(origin: Reader, data: TaskData, recipe: Recipe) -> None:
+    """Before the teacher is trained, because a student that can't be made must cost no time."""
+    if recipe.student.architecture == "distilbert":
+        check_can_be_distilbert(origin.model)
+        if "text_pair" in data.train.column_names:
+            logger.warning(
+                "A DistilBERT has no token types: the student can't tell first and second text apart but by [SEP]."
+            )
+
+
 def _student(origin: Reader, layers: list[int], recipe: Recipe) -> Reader:
-    student = build_student(origin.model, layers=layers)
+    student = build_student(origin.model, layers=layers, architecture=recipe.student.architecture)
     if recipe.student.freeze_embeddings:
         freeze_embeddings(student)
-    return Reader(student, origin.tokenizer, origin.rows)
+    return Reader(student, tokenizer_for(student, origin.tokenizer), origin.rows)
 
 
 def _trained_teacher(recipe: Recipe, data: TaskData, folder: RunFolder, students: Reader) -> Reader:

@@ -21,6 +21,19 @@ __all__ = ["Data", "Distillation", "Recipe", "Schedule", "Student", "Teacher", "
 GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 LayerMap = Literal["distilbert", "alternate", "alternate_last", "first", "last"]
 Layer = Annotated[int, Field(ge=0)]
+MatchedLayers = Literal["last", "uniform", "uniform_and_embeddings", "skip"]
+LayerOrEmbeddings = Annotated[int, Field(ge=-1)]
+Pair = Annotated[list[LayerOrEmbeddings], Field(min_length=2, max_length=2)]
+TermName = Literal[
+    "hidden_cosine",
+    "hidden_mse",
+    "first_position",
+    "attention_mse",
+    "attention_kl",
+    "query_relation",
+    "key_relation",
+    "value_relation",
+]
 Labels = Annotated[list[Text], Field(min_length=2)]
 
 
@@ -102,6 +115,9 @@ class Student(Section):
         Annotated[LayerMap, Tag("name")] | Annotated[list[Layer], Field(min_length=1), Tag("list")],
         Discriminator(lambda value: "list" if isinstance(value, list) else "name"),
     ] = Field(default="alternate", description="A layer map by name, or the layers as a list.")
+    architecture: Literal["distilbert"] | None = Field(
+        default=None, description="distilbert: a stock DistilBERT of a BERT; the teacher's own by default."
+    )
     freeze_embeddings: bool = Field(default=False, description="Leave the embeddings as the teacher's.")
 
     @staticmethod
@@ -130,6 +146,14 @@ class Distillation(Section):
         default=2.0, description="T >= 0.01: how far the soft targets are flattened."
     )
     alpha: NumberOrSchedule = Field(default=0.5, description="The share of the soft targets in the loss, 0 to 1.")
+    terms: dict[TermName, WeightOrTerm] = Field(
+        default_factory=dict, description="Deeper terms by name: their weights, or weight and layers."
+    )
+
+    @property
+    def has_deep_terms(self) -> bool:
+        """Whether any deeper term has a weight; the teacher is then asked at every step."""
+        return any((term.weight if isinstance(term, Term) else term) > 0 for term in self.terms.values())
 
     @staticmethod
     def _rules(given: Mapping[str, Any]) -> list[str]:

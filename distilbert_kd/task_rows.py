@@ -1,5 +1,6 @@
 """The rows of a task as both models read them."""
 
+import copy
 import inspect
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.data.tokenizing import TokenizedRows, tokenize
 
 
-__all__ = ["Reader", "TaskRows", "tokenize_rows", "tokenize_task"]
+__all__ = ["Reader", "TaskRows", "tokenize_rows", "tokenize_task", "tokenizer_for"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class TaskRows:
 class Reader:
     """A model, the tokenizer that belongs to it, and the task's rows as it reads them.
 
-    Teacher and student are two readers of one task; they read alike unless the student starts from another model.
+    Teacher and student are two readers of one task; they read alike unless the student starts from another model. Rows
+    may hold more than a model takes (token types, for a DistilBERT cut from a BERT): each is given its own.
     """
 
     model: PreTrainedModel
@@ -100,3 +102,22 @@ def tokenize_task(
     evaluation = {name: tokenize_rows(rows, tokenizer, max_length, model) for name, rows in data.evaluation.items()}
     num_truncated = train.num_truncated + sum(split.num_truncated for split in evaluation.values())
     return TaskRows(train.dataset, {name: split.dataset for name, split in evaluation.items()}, num_truncated)
+
+
+def tokenizer_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer to be saved with a model: it gives what the model takes, when nobody asks for anything.
+
+    Args:
+        model: a student.
+        tokenizer: of the model that the student was cut from; it is left as it is.
+
+    Returns:
+        The tokenizer itself, or a copy that gives no `token_type_ids` to a model that doesn't take them.
+    """
+    names = inspect.signature(model.forward).parameters
+    if "token_type_ids" in names or "token_type_ids" not in tokenizer.model_input_names:
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # what is saved, for BERT's own class
+    return tokenizer

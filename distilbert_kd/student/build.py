@@ -2,17 +2,21 @@
 
 DistilBERT is the same network with fewer layers, not another network. So the student is an object of the teacher's own
 class, its configuration differs in the number of layers only, and every weight of it is a copy of a teacher's weight.
+On request a BERT's student is a stock DistilBERT, which is the same network under other names (see
+`distilbert_kd.student.distilbert`).
 """
 
 import copy
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from distilbert_kd.errors import TeacherError
+from distilbert_kd.errors import RecipeError, TeacherError
+from distilbert_kd.student.distilbert import as_distilbert, check_can_be_distilbert
 from distilbert_kd.student.layer_maps import resolve_layers
 
 
@@ -31,9 +35,12 @@ SUPPORTED_ARCHITECTURES = {
 
 
 def build_student(
-    teacher: PreTrainedModel, num_layers: int | None = None, layers: str | Sequence[int] = "alternate"
+    teacher: PreTrainedModel,
+    num_layers: int | None = None,
+    layers: str | Sequence[int] = "alternate",
+    architecture: Literal["distilbert"] | None = None,
 ) -> PreTrainedModel:
-    """A student of the teacher's own class, each layer copied from a teacher layer.
+    """A student of the teacher's own class, each layer copied from a teacher layer; or a DistilBERT of a BERT.
 
     Embeddings, pooler and head (a fine-tuned classifier, too) are copied as they are; `id2label`, `label2id` and every
     other setting are kept. The student shares no memory with the teacher. Its weights are float32 whatever the
@@ -43,16 +50,22 @@ def build_student(
         teacher: a model with or without a head, of an architecture in `SUPPORTED_ARCHITECTURES`.
         num_layers: depth of the student; half the teacher's when not given.
         layers: a named map (see `distilbert_kd.student.layer_maps`) or a list of teacher layer numbers from 0.
+        architecture: "distilbert" for a stock DistilBERT of the class that matches a `BertModel`, `BertForMaskedLM` or
+            `BertForSequenceClassification`; None for the teacher's own.
 
     Returns:
         The student, in train mode, on the CPU.
 
     Raises:
-        TeacherError: the architecture can't be cut.
-        RecipeError: `num_layers` or `layers` do not fit the teacher.
+        TeacherError: the architecture can't be cut, or no DistilBERT can be made of the teacher.
+        RecipeError: `num_layers` or `layers` do not fit the teacher, or `architecture` is not known.
 
     Source: Sanh et al. 2019, https://arxiv.org/abs/1910.01108, section 3 (student initialisation).
     """
+    if architecture not in (None, "distilbert"):
+        raise RecipeError(f"architecture: expected 'distilbert', or None for the teacher's own, got {architecture!r}.")
+    if architecture is not None:
+        check_can_be_distilbert(teacher)
     prefix = _layers_prefix(teacher)
     chosen = resolve_layers(count_layers(teacher), num_layers, layers)
     student = type(teacher)(_student_config(teacher.config, chosen))
@@ -72,7 +85,7 @@ def build_student(
             "layers='distilbert'."
         )
     student.load_state_dict({name: teacher_state[source] for name, source in names.items()})
-    return student.train()
+    return student.train() if architecture is None else as_distilbert(student)
 
 
 def freeze_embeddings(student: PreTrainedModel) -> None:
