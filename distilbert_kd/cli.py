@@ -68,6 +68,31 @@ def cache_command(recipe: RecipePath, overrides: Overrides = None, quiet: Quiet 
             typer.echo(f"The teacher's answers are in {place}")
 
 
+@app.command("layers")
+def layers_command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=8, help="Training rows that each map is distilled on.")] = 1000,
+    held_out: Annotated[int, typer.Option(min=8, help="Training rows that are kept apart and judge.")] = 500,
+    epochs: Annotated[float, typer.Option(min=0.01, help="Length of each distillation.")] = 1.0,
+    seeds: Annotated[int, typer.Option(min=1, help="Distillations of each map.")] = 1,
+    backward: Annotated[bool, typer.Option(help="Also eliminate layers one by one.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder to write. Default: OUTPUT_DIR-layers.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Rank the ways to choose the student's layers, by short distillations on a sample."""
+    with _user_errors():
+        checked = load_recipe(recipe, overrides or [])
+        show_bars = _configure_output(quiet)
+        from distilbert_kd.layer_search_run import SearchSize, run_layer_search
+
+        size = SearchSize(rows, held_out, epochs, seeds, backward)
+        report, folder = run_layer_search(checked, size, out, show_bars)
+        if _is_main_process():
+            typer.echo(report)
+            typer.echo(f"Table, picture and numbers are in {folder}")
+
+
 @app.command("validate")
 def validate_command(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Read and check a recipe, and print it with every default filled in. Nothing is loaded."""

@@ -1,0 +1,247 @@
+"""`distilbert-kd layers`: the search of `layer_search` for the teacher and the rows of a recipe.
+
+Training rows are held out to judge the maps, so that the splits which a run reports choose nothing. Neither the
+students nor a teacher that is fine-tuned here learn from them; a teacher that was there already most likely has, and
+the report says so. Importance is measured on the students' own sample, so that no map was chosen on
+the rows that rank it.
+"""
+
+import logging
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from accelerate import PartialState
+from transformers import PreTrainedModel, TrainingArguments, set_seed
+
+from distilbert_kd.data.loading import load_task
+from distilbert_kd.data.task_data import TaskData
+from distilbert_kd.environment import describe_environment
+from distilbert_kd.errors import DataError, RecipeError
+from distilbert_kd.evaluation import evaluate_logits
+from distilbert_kd.hardware import describe_device
+from distilbert_kd.layer_search import LayerSearch, measure_on, search_layers
+from distilbert_kd.layer_search_report import write_report
+from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric, labelled
+from distilbert_kd.pipeline import _cache_dir, _log_data, _readers, _schedule, _student
+from distilbert_kd.recipe import Recipe
+from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.scoring import check_teacher_score, labels_of
+from distilbert_kd.storage import write_text
+from distilbert_kd.student.build import count_layers
+from distilbert_kd.student.layer_maps import resolve_layers
+from distilbert_kd.task_rows import Reader
+from distilbert_kd.teacher_cache import ask_teacher, logits_column
+from distilbert_kd.training import best_epoch, prediction_arguments, train_model, training_arguments
+
+
+__all__ = ["HELD_OUT", "SearchSize", "hold_out", "run_layer_search"]
+
+logger = logging.getLogger(__name__)
+
+#: What the rows that judge are called.
+HELD_OUT = "held-out"
+
+
+@dataclass(frozen=True)
+class SearchSize:
+    """How much is spent.
+
+    Attributes:
+        num_rows: Training rows that each short distillation learns from.
+        num_held_out: Training rows that judge; importance is measured on as many of the sample.
+        num_epochs: Of each distillation.
+        num_seeds: Distillations of each map.
+        is_backward_wanted: Whether layers are also eliminated one by one.
+    """
+
+    num_rows: int = 1000
+    num_held_out: int = 500
+    num_epochs: float = 1.0
+    num_seeds: int = 1
+    is_backward_wanted: bool = True
+
+
+def run_layer_search(
+    recipe: Recipe, size: SearchSize, out: Path | None = None, show_bars: bool = False
+) -> tuple[str, Path]:
+    """Searches, and writes a table, a picture and all numbers.
+
+    Args:
+        recipe: whose teacher is cut; a teacher that is yet to be fine-tuned is, on all rows that are not held out.
+        size: how much is spent.
+        out: the folder to write; must be new or empty. `<output_dir>-layers` by default, beside the run folder, which
+            must stay empty for the run.
+        show_bars: whether progress bars are drawn.
+
+    Returns:
+        The report in Markdown, and the folder.
+
+    Raises:
+        RecipeError: the student is to be cut from another model than the teacher, or a setting can't be used.
+        DataError: too few labelled rows to hold some out.
+        DistillationError: as in `distilbert_kd.pipeline.run`.
+    """
+    if recipe.student.init_from is not None:
+        raise RecipeError(
+            f"student.init_from: expected none, because the search cuts the teacher; got "
+            f"{recipe.student.init_from!r}. Add student.init_from=null, or compare the maps of that model by runs."
+        )
+    start = time.perf_counter()
+    folder = RunFolder(Path(f"{recipe.output_dir}-layers") if out is None else out)
+    seeds = [recipe.seed + i for i in range(size.num_seeds)]
+    distillations = {seed: _distillation_arguments(recipe, size, folder, seed, show_bars) for seed in seeds}
+    prediction = prediction_arguments(recipe.training, "training", folder.root, show_bars)
+    is_main = PartialState().is_main_process
+    if is_main:
+        folder.create()
+    PartialState().wait_for_everyone()
+    logger.info("device: %s", describe_device(prediction))
+
+    data = hold_out(load_task(recipe.data, recipe.name), size.num_held_out, recipe.seed)
+    teacher, _ = _readers(recipe, data)
+    num_layers = len(resolve_layers(count_layers(teacher.model), recipe.student.num_layers, recipe.student.layers))
+    _log_data(data, teacher.rows, recipe.data.max_length)
+    teacher_name = _train_teacher(recipe, teacher, data, folder, show_bars)
+    sample, data_of_sample = _sample(teacher, data, size.num_rows, recipe.seed)
+
+    def ask(split: str) -> datasets.Dataset:
+        return ask_teacher(sample, data_of_sample, split, recipe.data.max_length, prediction, _cache_dir(recipe))
+
+    answers, answers_held_out = ask("train"), ask(HELD_OUT)
+    judging = sample.rows.evaluation[HELD_OUT]
+    check_teacher_score(
+        logits_column(answers_held_out),
+        labels_of(judging),
+        data.metric,
+        teacher_name,
+        HELD_OUT,
+        recipe.teacher.allow_near_chance,
+    )
+    choosing = np.flatnonzero(labelled(labels_of(sample.rows.train)))[: len(judging)]
+    choosing_rows, choosing_answers = sample.rows.train.select(choosing), answers.select(choosing)
+    tokenizer, metric = sample.tokenizer, data.metric
+
+    def distil(layers: list[int], seed: int) -> PreTrainedModel:
+        set_seed(seed)
+        student = _student(sample, layers, recipe)
+        with tempfile.TemporaryDirectory(prefix=".student-", dir=folder.root) as nowhere:
+            train_model(
+                "-".join(map(str, layers)),
+                student,
+                metric,
+                distillations[seed],
+                Path(nowhere),
+                teacher_logits=answers,
+                temperature=_schedule(recipe.distillation.temperature),
+                alpha=_schedule(recipe.distillation.alpha),
+            )
+        return student.model
+
+    search = search_layers(
+        teacher.model,
+        num_layers,
+        measure_on(choosing_rows, choosing_answers, tokenizer, metric, prediction),
+        measure_on(judging, answers_held_out, tokenizer, metric, prediction),
+        distil,
+        seeds,
+        {"recipe": recipe.student.layers} if isinstance(recipe.student.layers, list) else None,
+        size.is_backward_wanted,
+    )
+    about = {
+        "name": recipe.name,
+        "teacher": teacher_name,
+        "is_teacher_trained_here": recipe.teacher.finetune is not None,
+        "teacher_score": _score_of(answers_held_out, judging, metric),
+        "importance_score": _score_of(choosing_answers, choosing_rows, metric),
+        "score_name": SCORE_NAMES[metric],
+        "is_regression": is_regression_metric(metric),
+        "rows": {"sample": len(sample.rows.train), "importance": len(choosing), HELD_OUT: len(judging)},
+        "num_epochs": size.num_epochs,
+        "seeds": seeds,
+        "seconds": round(time.perf_counter() - start, 1),
+        "environment": describe_environment(),
+    }
+    if not is_main:
+        return "", folder.root
+    return _write(folder, recipe, search, about), folder.root
+
+
+def hold_out(data: TaskData, num_held_out: int, seed: int) -> TaskData:
+    """Takes labelled rows out of the training rows; they stand in for the evaluation splits, which are put away.
+
+    Args:
+        data: the task.
+        num_held_out: how many rows; a quarter of the labelled ones at most.
+        seed: of the draw. The same seed and rows give the same draw.
+
+    Returns:
+        The task, with the other rows to train on and `HELD_OUT` as the only split that is scored.
+
+    Raises:
+        DataError: there are fewer than four labelled training rows.
+    """
+    with_label = np.flatnonzero(labelled(data.train["label"][:]))
+    num_possible = len(with_label) // 4
+    if not num_possible:
+        raise DataError(
+            f"Expected at least 4 labelled training rows, to hold some out, got {len(with_label)} in {data.source}. "
+            "Give more rows."
+        )
+    if num_held_out > num_possible:
+        logger.warning("%d rows are held out, a quarter of the labelled ones.", num_possible)
+    drawn = np.random.default_rng(seed).permutation(with_label)[: min(num_held_out, num_possible)]
+    others = np.setdiff1d(np.arange(len(data.train)), drawn)
+    return replace(
+        data, train=data.train.select(others), evaluation={HELD_OUT: data.train.select(np.sort(drawn))}, test={}
+    )
+
+
+def _sample(teacher: Reader, data: TaskData, num_rows: int, seed: int) -> tuple[Reader, TaskData]:
+    """The teacher and the task, with no more training rows than the students may learn from."""
+    total = len(data.train)
+    drawn = np.sort(np.random.default_rng(seed).permutation(total)[:num_rows])
+    rows = replace(teacher.rows, train=teacher.rows.train.select(drawn))
+    return replace(teacher, rows=rows), replace(data, train=data.train.select(drawn))
+
+
+def _distillation_arguments(
+    recipe: Recipe, size: SearchSize, folder: RunFolder, seed: int, show_bars: bool
+) -> TrainingArguments:
+    """The recipe's own, cut short: nothing is scored on the way, kept, tracked or pushed."""
+    short = {
+        "num_train_epochs": size.num_epochs,
+        "max_steps": -1,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+        "push_to_hub": False,
+        "report_to": "none",
+        "logging_steps": 0.5,
+    }
+    return training_arguments({**recipe.training, **short}, "training", folder.root, seed, show_bars)
+
+
+def _train_teacher(recipe: Recipe, teacher: Reader, data: TaskData, folder: RunFolder, show_bars: bool) -> str:
+    """Fine-tunes the teacher if the recipe says so; says where the teacher is."""
+    if recipe.teacher.finetune is None:
+        return recipe.teacher.model
+    values = {**best_epoch(), **recipe.teacher.finetune}
+    with tempfile.TemporaryDirectory(prefix=".checkpoints-", dir=folder.root) as checkpoints:
+        arguments = training_arguments(values, "teacher.finetune", Path(checkpoints), recipe.seed, show_bars)
+        train_model("teacher", teacher, data.metric, arguments, folder.teacher)
+    logger.info("teacher: for further searches: teacher.model=%s teacher.finetune=null", folder.teacher)
+    return str(folder.teacher)
+
+
+def _score_of(answers: datasets.Dataset, rows: datasets.Dataset, metric: str) -> float:
+    return evaluate_logits(metric, logits_column(answers), labels_of(rows)).score
+
+
+def _write(folder: RunFolder, recipe: Recipe, search: LayerSearch, about: dict[str, Any]) -> str:
+    write_text(folder.recipe, recipe.to_yaml())
+    return write_report(folder.root, {**about, **asdict(search)})
