@@ -4,6 +4,8 @@ import datasets
 import pytest
 import torch
 from transformers import (
+    AutoTokenizer,
+    BertTokenizer,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     MPNetConfig,
@@ -14,7 +16,8 @@ from transformers import (
 
 from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.errors import DataError
-from distilbert_kd.task_rows import tokenize_rows, tokenize_task
+from distilbert_kd.student.build import build_student
+from distilbert_kd.task_rows import tokenize_rows, tokenize_task, tokenizer_for
 from tests.tiny import VOCABULARY, tiny_bert, tiny_tokenizer
 
 
@@ -85,3 +88,22 @@ def test_the_largest_length_is_the_one_that_the_model_survives(model, num_tokens
             model(input_ids=torch.full((1, num_tokens + 1), 7))
     with pytest.raises(DataError, match=f"at most {num_tokens} tokens, the limit of the model; got {num_tokens + 1}"):
         tokenize_rows(long, tiny_tokenizer(), num_tokens + 1, model)
+
+
+class TestTokenizerFor:
+    def test_a_distilbert_gets_one_without_token_types_in_memory_and_on_disk(self, tmp_path):
+        """Prevents a saved student whose pipeline hands it an input that it doesn't know."""
+        bert = BertTokenizer(
+            vocab={token: i for i, token in enumerate(VOCABULARY)}
+        )  # the class whose default has them
+        for folder, original in (("plain", tiny_tokenizer()), ("bert", bert)):
+            tokenizer = tokenizer_for(build_student(tiny_bert(), architecture="distilbert"), original)
+            tokenizer.save_pretrained(tmp_path / folder)
+            for one in (tokenizer, AutoTokenizer.from_pretrained(tmp_path / folder)):
+                assert set(one("a film", "a plot")) == {"input_ids", "attention_mask"}
+            assert "token_type_ids" in original("a film")
+
+    def test_any_other_student_keeps_its_own(self):
+        """Prevents copies, and a BERT that is no longer given token types."""
+        tokenizer = tiny_tokenizer()
+        assert tokenizer_for(tiny_bert(), tokenizer) is tokenizer
