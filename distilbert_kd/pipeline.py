@@ -16,11 +16,13 @@ from transformers import TrainingArguments, set_seed
 from distilbert_kd.compatibility import check_same_tokenizer
 from distilbert_kd.data.loading import load_task
 from distilbert_kd.data.task_data import TaskData
+from distilbert_kd.deep_terms import DeepTerms, Term
 from distilbert_kd.errors import RecipeError
 from distilbert_kd.hardware import describe_device
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe import Schedule as RecipeSchedule
+from distilbert_kd.recipe import Term as RecipeTerm
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.run_records import RunRecords, results_record
 from distilbert_kd.scoring import check_teacher_score, describe_models, labels_of, score_models
@@ -72,6 +74,8 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
                 "The student keeps all %d layers: it will be no smaller. Set student.num_layers.", len(layers)
             )
         _check_architecture(origin, data, recipe)
+        if recipe.distillation.has_deep_terms:  # what can't be had is found before the teacher is trained
+            DeepTerms(_student(origin, layers, recipe).model, teacher.model, _terms(recipe))
         _log_data(data, origin.rows, recipe.data.max_length)
 
         def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
@@ -97,8 +101,10 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
         records.write_environment(data, teacher.model, recipe.teacher.model, recipe.teacher.revision, recipe.seed)
 
         students = {name: _student(origin, layers, recipe) for name in ("student", "control")[: 1 + recipe.control]}
-        signal = (
-            {"teacher_logits": ask(teacher, split="train")} if recipe.teacher.cache else {"teacher": teacher.model}
+        signal: dict[str, Any] = (
+            {"teacher": teacher.model, "terms": _terms(recipe)}
+            if recipe.asks_teacher_at_each_step
+            else {"teacher_logits": ask(teacher, split="train")}
         )
         del teacher, origin  # answers are on disk: while the students train, no teacher is in memory
         gc.collect()
@@ -204,7 +210,7 @@ def _readers(recipe: Recipe, data: TaskData) -> tuple[Reader, Reader]:
     if recipe.student.init_from is None:
         return teacher, teacher
     tokenizer = load_tokenizer(recipe.student.init_from)
-    if not source.cache:
+    if recipe.asks_teacher_at_each_step:
         check_same_tokenizer(tokenizer, teacher.tokenizer)  # online, teacher and student read the same tokens
     model = load_base(recipe.student.init_from, data.label_names)
     return teacher, Reader(model, tokenizer, tokenize_task(data, tokenizer, max_length, model))
@@ -272,6 +278,14 @@ def _saying_what_is_kept(folder: RunFolder, trained: Mapping[str, Trained]) -> I
         if "student" in trained:
             error.add_note(f"The distilled student is kept in {folder.student}.")
         raise
+
+
+def _terms(recipe: Recipe) -> dict[str, Term]:
+    """The deeper terms as the trainer takes them."""
+    return {
+        name: Term(**term.model_dump()) if isinstance(term, RecipeTerm) else Term(term)
+        for name, term in recipe.distillation.terms.items()
+    }
 
 
 def _schedule(value: float | RecipeSchedule) -> float | Schedule:

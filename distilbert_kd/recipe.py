@@ -112,8 +112,8 @@ class Student(Section):
         default=None, ge=1, description="Number of layers; half of the teacher's by default."
     )
     layers: Annotated[
-        Annotated[LayerMap, Tag("name")] | Annotated[list[Layer], Field(min_length=1), Tag("list")],
-        Discriminator(lambda value: "list" if isinstance(value, list) else "name"),
+        Annotated[LayerMap, Tag("(name)")] | Annotated[list[Layer], Field(min_length=1), Tag("(list)")],
+        Discriminator(lambda value: "(list)" if isinstance(value, list) else "(name)"),
     ] = Field(default="alternate", description="A layer map by name, or the layers as a list.")
     architecture: Literal["distilbert"] | None = Field(
         default=None, description="distilbert: a stock DistilBERT of a BERT; the teacher's own by default."
@@ -134,13 +134,35 @@ class Schedule(Section):
 
 
 NumberOrSchedule = Annotated[
-    Annotated[float, Tag("number")] | Annotated[Schedule, Tag("schedule")],
-    Discriminator(lambda value: "schedule" if isinstance(value, Mapping | Schedule) else "number"),
+    Annotated[float, Tag("(number)")] | Annotated[Schedule, Tag("(schedule)")],
+    Discriminator(lambda value: "(schedule)" if isinstance(value, Mapping | Schedule) else "(number)"),
+]
+
+
+class Term(Section):
+    """A deeper term: how much it weighs, and which layers it compares."""
+
+    weight: float = Field(ge=0, description="Its weight in the objective.")
+    layers: (
+        Annotated[
+            Annotated[MatchedLayers, Tag("(name)")] | Annotated[list[Pair], Field(min_length=1), Tag("(list)")],
+            Discriminator(lambda value: "(list)" if isinstance(value, list) else "(name)"),
+        ]
+        | None
+    ) = Field(default=None, description="Matched layers by name, or pairs [student layer, teacher layer]; from 0.")
+    num_relation_heads: int | None = Field(
+        default=None, ge=1, description="Of a relation: its heads; the student's attention heads by default."
+    )
+
+
+WeightOrTerm = Annotated[
+    Annotated[float, Field(ge=0), Tag("(weight)")] | Annotated[Term, Tag("(term)")],
+    Discriminator(lambda value: "(term)" if isinstance(value, Mapping | Term) else "(weight)"),
 ]
 
 
 class Distillation(Section):
-    """The objective: (1 - alpha) * hard loss + alpha * T^2 * KL(teacher_T || student_T)."""
+    """The objective: (1 - alpha) * hard loss + alpha * T^2 * KL(teacher_T || student_T), and deeper terms."""
 
     temperature: NumberOrSchedule = Field(
         default=2.0, description="T >= 0.01: how far the soft targets are flattened."
@@ -152,7 +174,7 @@ class Distillation(Section):
 
     @property
     def has_deep_terms(self) -> bool:
-        """Whether any deeper term has a weight; the teacher is then asked at every step."""
+        """Whether any deeper term has a weight."""
         return any((term.weight if isinstance(term, Term) else term) > 0 for term in self.terms.values())
 
     @staticmethod
@@ -178,6 +200,11 @@ class Recipe(Section):
         default_factory=dict, description="Training arguments of student and control."
     )
     control: bool = Field(default=True, description="Train the same student on hard labels alone as well.")
+
+    @property
+    def asks_teacher_at_each_step(self) -> bool:
+        """Whether the teacher is in memory while the student trains, and reads the student's tokens."""
+        return self.distillation.has_deep_terms or not self.teacher.cache
 
     def to_yaml(self) -> str:
         """Write the resolved recipe: every key that is set or has a default, in the order of the models."""

@@ -25,7 +25,6 @@ _EXPECTED = {
     "string_too_short": "text that is not empty",
 }
 _BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
-_UNION_TAGS = {"number", "schedule", "name", "list"}
 _BY_RULES = {"rules", "default_factory_not_called"}
 
 
@@ -76,10 +75,10 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
 
 def _path(location: tuple[int | str, ...]) -> str:
     parts: list[str] = []
-    for position, part in enumerate(location):
+    for part in location:
         if isinstance(part, int) and parts:
             parts[-1] += f"[{part}]"
-        elif not (part in _UNION_TAGS and position == 2):  # a branch of number | schedule or name | list, no key
+        elif not str(part).startswith(("(", "[")):  # the tag of a union's branch, or pydantic's "[key]"
             parts.append(str(part))
     return ".".join(parts)
 

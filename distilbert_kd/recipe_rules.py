@@ -64,6 +64,10 @@ def distillation_problems(distillation: Mapping[str, Any]) -> list[str]:
         for end, number in ends.items():
             if isinstance(number, int | float) and not isinstance(number, bool) and not is_fitting(number):
                 problems.append(f"distillation.{name}{end}: expected {expected}, got {shown(number)}")
+    terms = distillation.get("terms")
+    for name, term in terms.items() if isinstance(terms, Mapping) else ():
+        if isinstance(term, Mapping) and term.get("num_relation_heads") is not None and not name.endswith("_relation"):
+            problems.append(f"distillation.terms.{name}.num_relation_heads: only relations have such; leave it out")
     return problems
 
 

@@ -9,7 +9,7 @@ null):
     score_name        the main number in words
     data              source, notes [lines], rows {split: number}
     student           layers [the teacher layer that each student layer copied]
-    distillation      temperature, alpha: a number or {start, end, shape}
+    distillation      temperature, alpha: a number or {start, end, shape}; terms: weight, or {weight, layers, ...}
     seed              of student and control
     models            teacher, student, control? -> one record each:
         name, num_layers, num_parameters, size_mb (weights, 10^6 bytes)
@@ -176,7 +176,8 @@ def _closing_lines(results: Mapping[str, Any]) -> list[str]:
         *_bought(results),
         f"Teacher: {results['models']['teacher']['name']}.",
         f"Layers: student {', '.join(map(str, range(len(layers))))} from teacher {', '.join(map(str, layers))}.",
-        f"Distillation: T = {_schedule(distillation['temperature'])}, alpha = {_schedule(distillation['alpha'])}.",
+        f"Distillation: T = {_schedule(distillation['temperature'])}, alpha = {_schedule(distillation['alpha'])}"
+        f"{_deep_terms(distillation.get('terms') or {})}.",
         f"Seed: {results['seed']} (one run; the spread between seeds is not measured).",
         f"Data: {results['data']['source']}; rows: "
         + ", ".join(f"{split} {num_rows:,}" for split, num_rows in results["data"]["rows"].items())
@@ -190,6 +191,11 @@ def _closing_lines(results: Mapping[str, Any]) -> list[str]:
     if seconds:
         lines.append("Time: " + ", ".join(f"{stage} {value:,.0f} s" for stage, value in seconds.items()) + ".")
     return lines
+
+
+def _deep_terms(terms: Mapping[str, Any]) -> str:
+    weights = {name: term["weight"] if isinstance(term, Mapping) else term for name, term in terms.items()}
+    return "".join(f", {name} {weight:g}" for name, weight in weights.items() if weight > 0)
 
 
 def _bought(results: Mapping[str, Any]) -> Sequence[str]:

@@ -21,6 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from distilbert_kd.deep_terms import PROJECTIONS, Term
 from distilbert_kd.errors import RecipeError
 from distilbert_kd.evaluation import evaluate_logits
 from distilbert_kd.hardware import hardware_settings
@@ -205,6 +206,7 @@ def train_model(
     teacher_logits: datasets.Dataset | None = None,
     temperature: float | Schedule = 2.0,
     alpha: float | Schedule = 0.0,
+    terms: Mapping[str, Term] | None = None,
 ) -> Trained:
     """Trains one model and saves it: on the labels alone without a teacher (the standard objective), or distilled.
 
@@ -219,6 +221,7 @@ def train_model(
         teacher_logits: its answers to the training rows, as a column.
         temperature: T of the soft targets.
         alpha: weight of the soft targets; 0 without a teacher.
+        terms: deeper terms by name; for a teacher that is asked online.
 
     Returns:
         The history and the time.
@@ -249,6 +252,7 @@ def train_model(
         teacher=teacher,
         temperature=temperature,
         alpha=alpha,
+        terms=terms,
         first_position_only=True,  # for all three models, so that student and control draw the same dropout
     )
     if arguments.disable_tqdm:
@@ -260,6 +264,7 @@ def train_model(
         trainer.train()
     seconds = time.perf_counter() - start
     _save(trainer, folder)
+    model._modules.pop(PROJECTIONS, None)
     take_back(trainer, model)
     return Trained(trainer.state.log_history, seconds)
 

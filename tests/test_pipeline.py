@@ -16,9 +16,11 @@ from distilbert_kd import pipeline
 from distilbert_kd.errors import DataError, DivergedError, RecipeError, StorageError, TeacherError
 from distilbert_kd.latency import measure_latency
 from distilbert_kd.recipe import Recipe, load_recipe
+from distilbert_kd.results import render_table
 from distilbert_kd.trainer import DistillationTrainer
 from distilbert_kd.training import train_model
 from distilbert_kd.weights import weights_sha256
+from tests.tiny import tiny_bert, tiny_tokenizer
 from tests.tiny_runs import review_rows, save_tiny_base, write_jsonl, write_recipe
 
 
@@ -113,7 +115,7 @@ class TestRunFolder:
         assert (results["name"], results["task"], results["metric"]) == ("tiny", "tiny", "accuracy_f1")
         assert results["data"]["rows"] == {"train": 64, "validation": 24}
         assert results["student"] == {"layers": [0, 2]}
-        assert results["distillation"] == {"temperature": 2.0, "alpha": 0.5}
+        assert results["distillation"] == {"temperature": 2.0, "alpha": 0.5, "terms": {}}
         assert results["seed"] == 42
         assert set(results["seconds"]) == {"teacher", "distillation", "control", "total"}
         assert results["seconds"]["total"] > results["seconds"]["distillation"] > 0
@@ -286,6 +288,24 @@ class TestKindsOfData:
         seen = [entry["alpha"] for entry in history if "alpha" in entry]
         assert seen == pytest.approx([1 - step / 7 for step in range(8)], abs=1e-6)
 
+    def test_deeper_terms_reach_the_student_and_leave_no_trace_in_it(self, recipe_file, external, tmp_path):
+        # Terms that are read and dropped would be a run without them; a wider start has projections, which must go.
+        narrow = tiny_bert(num_layers=4, hidden_size=16, initializer_range=0.02).bert
+        narrow.save_pretrained(tmp_path / "narrow")
+        tiny_tokenizer(tmp_path / "narrow")
+        terms = "distillation.terms={hidden_cosine: 1.0, value_relation: {weight: 2, layers: uniform}, hidden_mse: 0}"
+        start = f"student.init_from={tmp_path / 'narrow'}"
+        settings = (*external, terms, start, "control=false", "training.logging_steps=1")
+        results = pipeline.run(recipe_with(recipe_file, tmp_path / "run", *settings))
+        history = json.loads((tmp_path / "run" / "history.json").read_text("utf-8"))["student"]
+        first = next(entry for entry in history if "loss" in entry)
+        assert {"hidden_cosine", "value_relation"} < first.keys()
+        assert "hidden_mse" not in first
+        saved = load_file(tmp_path / "run" / "student" / "model.safetensors")
+        assert not [name for name in saved if "projections" in name]
+        assert results["models"]["student"]["num_parameters"] == sum(weight.numel() for weight in saved.values())
+        assert "hidden_cosine 1, value_relation 2." in render_table(results)
+
     def test_another_precision_for_the_student_than_for_the_teacher(self, recipe_file, tmp_path):
         # Accelerate keeps one precision for a process: the student failed after hours of the teacher's training.
         results = pipeline.run(recipe_with(recipe_file, tmp_path / "run", *HASTY, "training.bf16=true"))
@@ -339,6 +359,13 @@ class TestRefusedBeforeAnythingIsLoaded:
         monkeypatch.setattr(pipeline, "train_model", lambda *args, **kwargs: pytest.fail("a model was trained"))
         with pytest.raises(RecipeError, match="4"):
             pipeline.run(recipe_with(recipe_file, tmp_path / "run", "student.num_layers=5"))
+
+    def test_a_term_that_can_not_be_had_before_the_teacher_is_trained(self, recipe_file, tmp_path, monkeypatch):
+        # The layers are known once the models are; the first step of the student would be hours later.
+        monkeypatch.setattr(pipeline, "train_model", lambda *args, **kwargs: pytest.fail("a model was trained"))
+        terms = "distillation.terms={hidden_mse: {weight: 1, layers: [[0, 4]]}}"
+        with pytest.raises(RecipeError, match="terms.hidden_mse.layers: expected pairs"):
+            pipeline.run(recipe_with(recipe_file, tmp_path / "run", terms))
 
     def test_a_next_try_takes_the_same_folder(self, finished, recipe_file, tmp_path):
         # A refusal that leaves files behind makes the user move them away before the corrected run.

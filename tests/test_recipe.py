@@ -57,7 +57,7 @@ class TestDefaults:
             "data": {"task": "rte", "max_length": 128, "allow_unlabelled_rows": False},
             "teacher": {"model": "some/model", "allow_near_chance": False, "cache": True},
             "student": {"layers": "alternate", "freeze_embeddings": False},
-            "distillation": {"temperature": 2.0, "alpha": 0.5},
+            "distillation": {"temperature": 2.0, "alpha": 0.5, "terms": {}},
             "training": {},
             "control": True,
         }
@@ -373,6 +373,43 @@ class TestRules:
         from distilbert_kd.data.tasks import TRAINABLE_TASKS
 
         assert recipe_schema()["$defs"]["Data"]["properties"]["task"]["anyOf"][0]["enum"] == list(TRAINABLE_TASKS)
+
+
+class TestTerms:
+    def test_a_number_is_a_weight(self, load):
+        """The short form and the long one would differ."""
+        terms = load(TASK, "distillation.terms={hidden_cosine: 1, hidden_mse: {weight: 2, layers: [[0, 1]]}}")
+        assert terms.distillation.terms["hidden_cosine"] == 1.0
+        assert (terms.distillation.terms["hidden_mse"].weight, terms.asks_teacher_at_each_step) == (2.0, True)
+        assert not load(TASK, "distillation.terms.hidden_cosine=0").asks_teacher_at_each_step
+
+    def test_names_are_those_that_exist(self):
+        """A term or a map that was added to the code could not be asked for, or the other way round."""
+        from typing import get_args
+
+        from distilbert_kd.deep_terms import DEEP_TERMS
+        from distilbert_kd.matched_layers import MATCHED_LAYERS
+        from distilbert_kd.recipe import MatchedLayers, TermName
+
+        assert get_args(TermName) == tuple(DEEP_TERMS)
+        assert get_args(MatchedLayers) == tuple(MATCHED_LAYERS)
+
+    @pytest.mark.parametrize(
+        ("terms", "message"),
+        [
+            ("{hiden_cosine: 1}", "distillation.terms.hiden_cosine: expected one of 'hidden_cosine'"),
+            ("{hidden_mse: -1}", "distillation.terms.hidden_mse: expected a number, at least 0, got -1"),
+            ("{hidden_mse: {layers: last}}", "distillation.terms.hidden_mse.weight: missing"),
+            ("{hidden_mse: {weight: 1, layers: lst}}", 'layers: expected one of .*, got "lst"; did you mean last'),
+            ("{hidden_mse: {weight: 1, layers: [[1]]}}", r"hidden_mse.layers\[0\]: expected a list of at least 2"),
+            ("{hidden_mse: {weight: 1, num_relation_heads: 3}}", "num_relation_heads: only relations have such"),
+            ("{hidden_mse: {weigth: 1}}", "hidden_mse.weigth: 1: unknown key"),
+        ],
+    )
+    def test_mistakes_are_named_where_they_are(self, load, terms, message):
+        """Paths with the names of pydantic's branches in them are no paths of a recipe."""
+        with pytest.raises(RecipeError, match=message):
+            load(TASK, f"distillation.terms={terms}")
 
 
 class TestMessages:
