@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -20,7 +20,7 @@ from distilbert_kd.compatibility import label_names, output_layer, output_order
 from distilbert_kd.errors import TeacherError
 
 
-__all__ = ["load_base", "load_classifier", "load_teacher", "load_tokenizer", "model_location"]
+__all__ = ["load_base", "load_classifier", "load_model", "load_teacher", "load_tokenizer", "model_location"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def load_classifier(name: str, revision: str | None = None) -> PreTrainedModel:
     Raises:
         TeacherError: it can't be loaded, or weights are missing in its checkpoint.
     """
-    model, loading = _load(name, revision)
+    model, loading = load_model(name, revision)
     missing = sorted(loading["missing_keys"])
     if missing:
         raise TeacherError(
@@ -105,7 +105,7 @@ def load_base(name: str, data_labels: Sequence[str] | None, revision: str | None
         TeacherError: it can't be loaded, or weights of the encoder are missing or of another shape in its checkpoint.
     """
     labels = {} if data_labels is None else dict(enumerate(data_labels))
-    model, loading = _load(
+    model, loading = load_model(
         name,
         revision,
         num_labels=1 if data_labels is None else len(labels),
@@ -155,6 +155,40 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     return tokenizer
 
 
+def load_model(
+    name: str, revision: str | None, kind: Any = AutoModelForSequenceClassification, **config: object
+) -> tuple[PreTrainedModel, dict]:
+    """A model of a kind, and what its checkpoint lacked.
+
+    Args:
+        name: Hub id, folder, or `package:DISTRIBUTION` (see `model_location`).
+        revision: of the Hub repository.
+        kind: a class with `from_pretrained`.
+        **config: of the model, in place of its own.
+
+    Returns:
+        The model in float32, and transformers' loading info: missing, unexpected and mismatched keys.
+
+    Raises:
+        TeacherError: it can't be loaded.
+    """
+    try:
+        model, loading = kind.from_pretrained(
+            model_location(name),
+            revision=revision,
+            use_safetensors=True,
+            trust_remote_code=False,  # the default asks on the terminal
+            dtype=torch.float32,
+            output_loading_info=True,
+            **config,
+        )
+    except TeacherError:
+        raise
+    except _LOADING_ERRORS as error:
+        raise TeacherError(_could_not_load("a model with weights in safetensors", name, error)) from error
+    return model, loading
+
+
 def model_location(name: str) -> str:
     """Where `from_pretrained` finds a model: `name` itself, or the folder in a package for `package:DISTRIBUTION`.
 
@@ -185,24 +219,6 @@ def model_location(name: str) -> str:
         f"Expected a model folder (config.json and model.safetensors) in the package {distribution!r}, got none. "
         "Give a Hub id or a folder."
     )
-
-
-def _load(name: str, revision: str | None, **config: object) -> tuple[PreTrainedModel, dict]:
-    try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            model_location(name),
-            revision=revision,
-            use_safetensors=True,
-            trust_remote_code=False,  # the default asks on the terminal
-            dtype=torch.float32,
-            output_loading_info=True,
-            **config,
-        )
-    except TeacherError:
-        raise
-    except _LOADING_ERRORS as error:
-        raise TeacherError(_could_not_load("a model with weights in safetensors", name, error)) from error
-    return model, loading
 
 
 def _could_not_load(what: str, name: str, error: Exception) -> str:
