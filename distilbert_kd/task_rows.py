@@ -11,7 +11,7 @@ from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.data.tokenizing import TokenizedRows, tokenize
 
 
-__all__ = ["Reader", "TaskRows", "tokenize_rows", "tokenize_task", "tokenizer_for"]
+__all__ = ["Reader", "TaskRows", "max_length_of", "tokenize_rows", "tokenize_task", "tokenizer_for"]
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def tokenize_rows(
         DataError: `max_length` is more than the model has positions for.
     """
     inputs = inspect.signature(model.forward).parameters
-    return tokenize(rows, tokenizer, max_length, inputs, _max_length_of(model.config))
+    return tokenize(rows, tokenizer, max_length, inputs, max_length_of(model.config))
 
 
-def _max_length_of(config: PretrainedConfig) -> int | None:
+def max_length_of(config: PretrainedConfig) -> int | None:
     """How many tokens have a position; RoBERTa and MPNet count theirs from after the padding token's number."""
     num_positions = getattr(config, "max_position_embeddings", None)
     if num_positions is None or config.model_type not in ("roberta", "mpnet"):
