@@ -116,24 +116,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--prepared-rows", type=int, default=2000, help="as other benchmarks prepared them")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS), help="to be trained")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     datasets.disable_progress_bars()
     torch.set_num_threads(options.threads)
     path = options.out / "distilbert_head.json"
-    runs = [Run(**run) for run in json.loads(path.read_text("utf-8"))["runs"]] if path.exists() else []
+    found = json.loads(path.read_text("utf-8")) if path.exists() else {"agreements": [], "runs": []}
+    runs, agreements = [Run(**run) for run in found["runs"]], [Agreement(**each) for each in found["agreements"]]
     job = prepare("sst2", options.prepared_rows, options.out)
     teacher = job.teacher()
     settings = {
         **setting_record(options.threads),
         "rows": options.rows,
         "epochs": options.epochs,
-        "seeds": options.seeds,
         "teacher_dev": job.teacher_scores,
         "starts": {name: start and asdict(start) for name, start in STARTS.items()},
     }
-    agreements = [each for depth in (count_layers(teacher), 3) for each in _agreements(job, teacher, depth)]
+    agreements = agreements or [
+        each for depth in (count_layers(teacher), 3) for each in _agreements(job, teacher, depth)
+    ]
     for run in _missing_runs(job, teacher, runs, options):
         runs.append(run)
         content = {"agreements": [asdict(each) for each in agreements], "runs": [asdict(each) for each in runs]}
@@ -195,7 +198,7 @@ def _missing_runs(
     rows = rows.add_column(TEACHER_LOGITS, logits.tolist())
     for seed in range(options.seeds):
         for name, start in STARTS.items():
-            if (name, seed) in keys:
+            if (name, seed) in keys or name not in options.starts:
                 continue
             student = student_of(teacher, 3, start, seed)
             cpu_s = _train(student, job, rows, seed, options.epochs)
@@ -232,12 +235,12 @@ def _table(agreements: Sequence[Agreement], runs: Sequence[Run]) -> str:
         for field, unit in (("dev_score", 100), ("held_out_score", 100), ("dev_loss", 1000), ("held_out_loss", 1000)):
             values = [unit * getattr(run, field) for run in runs if run.start == name]
             mean, error = mean_and_error(values)
-            cells.append(f"{mean:.1f} ± {error:.1f}")
-        lines.append(cells)
+            cells.append(f"{mean:.1f} ± {error:.1f}" if len(values) > 1 else f"{mean:.1f}")
+        lines.append([*cells, str(len(values))])
     header = ["start"]
     for depth in depths:
         header += [f"KL, {depth} layers", f"same class, {depth} layers (%)"]
-    return markdown_table([*header, "dev score", "held-out score", "dev loss", "held-out loss"], lines)
+    return markdown_table([*header, "dev score", "held-out score", "dev loss", "held-out loss", "seeds"], lines)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def teacher(tmp_path_factory) -> Path:
     """A classifier that looks at token types."""
     folder = tmp_path_factory.mktemp("teacher")
     teacher = tiny_bert(id2label={0: "negative", 1: "positive"}, label2id={"negative": 0, "positive": 1})
-    with torch.no_grad():  # so large that nothing else decides, if somebody loses the token types
+    with torch.no_grad():  # so large that it shows if somebody loses the token types
         teacher.bert.embeddings.token_type_embeddings.weight *= 3
     teacher.save_pretrained(folder)
     tiny_tokenizer(folder)

@@ -10,11 +10,11 @@ The classification head is another one: Linear, ReLU, Linear where BERT has Line
 """
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import (
-    BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
     BertModel,
@@ -22,6 +22,7 @@ from transformers import (
     DistilBertForMaskedLM,
     DistilBertForSequenceClassification,
     DistilBertModel,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 
@@ -96,8 +97,13 @@ _SAME_IN_BOTH_CONFIGS = (
 _TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
 
-#: Fixed in the code of DistilBERT, whatever a configuration says.
-_LAYER_NORM_EPS = 1e-12
+#: BERT's settings that DistilBERT's code knows one value of, whatever a configuration says.
+_FIXED_IN_DISTILBERT = {
+    "layer_norm_eps": 1e-12,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
 
 #: c of `_shift_head`, chosen in benchmarks/distilbert_head.py.
 _HEAD_SHIFT = 1.0
@@ -179,7 +185,7 @@ def as_distilbert(bert: PreTrainedModel) -> PreTrainedModel:
     """
     check_can_be_distilbert(bert)
     student = COUNTERPARTS[type(bert)](distilbert_config(bert.config))
-    state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in bert.state_dict().items()}
+    state = {name: tensor.detach().to(student.device, torch.float32) for name, tensor in bert.state_dict().items()}
     prefix = "" if isinstance(bert, BertModel) else "bert."
     state[prefix + _POSITIONS] = state[prefix + _POSITIONS] + state[prefix + _TOKEN_TYPES][0]
     if isinstance(bert, BertForSequenceClassification):
@@ -230,7 +236,7 @@ def _shift_head(state: dict[str, Tensor], shift: float) -> None:
     state["classifier.bias"] = state["classifier.bias"] - shift * weight.sum(dim=1)
 
 
-def distilbert_config(config: BertConfig) -> DistilBertConfig:
+def distilbert_config(config: PreTrainedConfig) -> DistilBertConfig:
     """The configuration of the same network.
 
     Args:
@@ -244,27 +250,20 @@ def distilbert_config(config: BertConfig) -> DistilBertConfig:
         TeacherError: a decoder, another `layer_norm_eps` than 1e-12, which is fixed in DistilBERT's code, or positions
             that are not looked up in a table.
     """
-    position_type = getattr(config, "position_embedding_type", None) or "absolute"
-    for name, value, expected in (
-        ("layer_norm_eps", config.layer_norm_eps, _LAYER_NORM_EPS),
-        ("position_embedding_type", position_type, "absolute"),
-        ("is_decoder", config.is_decoder, False),
-        ("add_cross_attention", config.add_cross_attention, False),
-    ):
-        if value != expected:
+    for name, expected in _FIXED_IN_DISTILBERT.items():
+        value = getattr(config, name, None)
+        if value is not None and value != expected:
             raise TeacherError(
                 f"Expected a BERT with {name}={expected}, as it is fixed in DistilBERT's code, got {name}={value}. "
                 "Leave architecture out (in a recipe: student.architecture): the student is then a BERT, too."
             )
-    head_dropout = config.classifier_dropout
-    renamed = {ours: getattr(config, theirs) for ours, theirs in _CONFIG_RULES.items()}
-    same = {name: getattr(config, name) for name in _SAME_IN_BOTH_CONFIGS}
-    return DistilBertConfig(
-        **renamed,
-        **same,
-        seq_classif_dropout=config.hidden_dropout_prob if head_dropout is None else head_dropout,
-        qa_dropout=config.hidden_dropout_prob,
-        sinusoidal_pos_embds=False,  # it would overwrite the table with sines at the start
-        attn_implementation=config._attn_implementation,
-        dtype=torch.float32,
-    )
+    head_dropout = getattr(config, "classifier_dropout", None)
+    fields: dict[str, Any] = {
+        **{ours: getattr(config, theirs) for ours, theirs in _CONFIG_RULES.items()},
+        **{name: getattr(config, name) for name in _SAME_IN_BOTH_CONFIGS},
+        "seq_classif_dropout": config.hidden_dropout_prob if head_dropout is None else head_dropout,
+        "qa_dropout": config.hidden_dropout_prob,
+        "attn_implementation": config._attn_implementation,
+        "dtype": torch.float32,
+    }
+    return DistilBertConfig(**fields)
