@@ -12,6 +12,7 @@ import typer
 
 from distilbert_kd import __version__
 from distilbert_kd.errors import DistillationError, StorageError
+from distilbert_kd.pretraining.recipe import load_pretraining_recipe
 from distilbert_kd.recipe import load_recipe
 
 
@@ -93,6 +94,20 @@ def layers_command(
             typer.echo(f"Table, picture and numbers are in {folder}")
 
 
+@app.command("pretrain")
+def pretrain_command(recipe: RecipePath, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Distil language from unlabelled text, before any task; started again, a run that was cut off goes on."""
+    with _user_errors():
+        checked = load_pretraining_recipe(recipe, overrides or [])
+        show_bars = _configure_output(quiet)
+        from distilbert_kd.pretraining.pipeline import pretrain
+
+        results = pretrain(checked, show_bars)
+        if _is_main_process():
+            losses = ", ".join(f"{name} {value:.4f}" for name, value in results["last_losses"].items())
+            typer.echo(f"{results['steps']} steps: {losses}\nThe student is in {Path(checked.output_dir) / 'student'}")
+
+
 @app.command("validate")
 def validate_command(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Read and check a recipe, and print it with every default filled in. Nothing is loaded."""
@@ -100,6 +115,17 @@ def validate_command(recipe: RecipePath, overrides: Overrides = None) -> None:
         checked = load_recipe(recipe, overrides or [])
         typer.echo(checked.to_yaml().rstrip())
         typer.echo(f"{recipe} is a valid recipe.", err=True)
+
+
+@app.command("describe")
+def describe_command(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Print the whole plan of a recipe: rows, models, layer map, objective, steps. Nothing is trained."""
+    with _user_errors():
+        checked = load_recipe(recipe, overrides or [])
+        _configure_output(quiet=True)
+        from distilbert_kd.plan import describe
+
+        typer.echo(describe(checked))
 
 
 @app.command("evaluate")

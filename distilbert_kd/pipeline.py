@@ -35,7 +35,7 @@ from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR, ask_teacher, logits_c
 from distilbert_kd.training import Trained, best_epoch, prediction_arguments, train_model, training_arguments
 
 
-__all__ = ["fill_cache", "run"]
+__all__ = ["deep_terms_of", "fill_cache", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
             )
         _check_architecture(origin, data, recipe)
         if recipe.distillation.has_deep_terms:  # what can't be had is found before the teacher is trained
-            DeepTerms(_student(origin, layers, recipe).model, teacher.model, _terms(recipe))
+            DeepTerms(_student(origin, layers, recipe).model, teacher.model, deep_terms_of(recipe))
         _log_data(data, origin.rows, recipe.data.max_length)
 
         def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
@@ -102,7 +102,7 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
 
         students = {name: _student(origin, layers, recipe) for name in ("student", "control")[: 1 + recipe.control]}
         signal: dict[str, Any] = (
-            {"teacher": teacher.model, "terms": _terms(recipe)}
+            {"teacher": teacher.model, "terms": deep_terms_of(recipe)}
             if recipe.asks_teacher_at_each_step
             else {"teacher_logits": ask(teacher, split="train")}
         )
@@ -172,6 +172,21 @@ def fill_cache(recipe: Recipe, show_bars: bool = False) -> Path:
     for split in ("train", *data.evaluation):
         ask_teacher(teacher, data, split, recipe.data.max_length, arguments, cache_dir)
     return cache_dir
+
+
+def deep_terms_of(recipe: Recipe) -> dict[str, Term]:
+    """The deeper terms of a recipe as the trainer takes them.
+
+    Args:
+        recipe: of the run.
+
+    Returns:
+        Terms by name; those of weight 0 too.
+    """
+    return {
+        name: Term(**term.model_dump()) if isinstance(term, RecipeTerm) else Term(term)
+        for name, term in recipe.distillation.terms.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -278,14 +293,6 @@ def _saying_what_is_kept(folder: RunFolder, trained: Mapping[str, Trained]) -> I
         if "student" in trained:
             error.add_note(f"The distilled student is kept in {folder.student}.")
         raise
-
-
-def _terms(recipe: Recipe) -> dict[str, Term]:
-    """The deeper terms as the trainer takes them."""
-    return {
-        name: Term(**term.model_dump()) if isinstance(term, RecipeTerm) else Term(term)
-        for name, term in recipe.distillation.terms.items()
-    }
 
 
 def _schedule(value: float | RecipeSchedule) -> float | Schedule:
