@@ -1,6 +1,7 @@
 """Progress in lines, for output that is no terminal."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -16,9 +17,10 @@ _SHOWN = ("loss", "hard_loss", "soft_loss", "eval_loss", "eval_score")
 class ProgressLines(TrainerCallback):
     """One line for each log of a training: what is trained, how far it is, and its losses."""
 
-    def __init__(self, what: str) -> None:
-        """Names what is trained, for example "student"."""
+    def __init__(self, what: str, terms: Sequence[str] = ()) -> None:
+        """Names what is trained, for example "student", and what is shown beside the usual losses."""
         self.what = what
+        self.shown = (*_SHOWN, *terms)
 
     def on_log(
         self,
@@ -29,7 +31,7 @@ class ProgressLines(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Writes the line."""
-        values = ", ".join(f"{name} {logs[name]:.4f}" for name in _SHOWN if logs and name in logs)
+        values = ", ".join(f"{name} {logs[name]:.4f}" for name in self.shown if logs and name in logs)
         if state.is_world_process_zero and values:
             logger.info(
                 "%s: step %d of %d, epoch %.2f: %s",

@@ -1,0 +1,1 @@
+"""Task-agnostic distillation: a student learns a teacher's language from unlabelled text, before any task."""

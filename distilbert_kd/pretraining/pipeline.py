@@ -1,0 +1,241 @@
+"""A task-agnostic distillation from recipe to run folder: the order of the stages."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
+
+from distilbert_kd.compatibility import check_same_tokenizer
+from distilbert_kd.deep_terms import Term
+from distilbert_kd.environment import describe_environment
+from distilbert_kd.errors import DataError, TeacherError
+from distilbert_kd.hardware import describe_device
+from distilbert_kd.pretraining.models import load_language_model
+from distilbert_kd.pretraining.recipe import PretrainingRecipe
+from distilbert_kd.pretraining.resuming import check_same_text, enter_run, newest_checkpoint
+from distilbert_kd.pretraining.text import DEFAULT_CACHE_DIR, TextSource, TokenizedText, tokenized_text
+from distilbert_kd.pretraining.trainer import PretrainingTrainer
+from distilbert_kd.progress import ProgressLines
+from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.run_records import RunRecords
+from distilbert_kd.storage import storage_errors, write_text
+from distilbert_kd.student.build import build_student, count_layers, freeze_embeddings
+from distilbert_kd.student.layer_maps import resolve_layers
+from distilbert_kd.task_rows import max_length_of
+from distilbert_kd.teacher import load_tokenizer
+from distilbert_kd.training import new_trainer, take_back, training_arguments
+from distilbert_kd.weights import weights_sha256
+
+
+__all__ = ["pretrain"]
+
+logger = logging.getLogger(__name__)
+
+#: What a recipe leaves open: DistilBERT's own numbers (train.py of its code), and checkpoints to go on from.
+_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 5.0e-4,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.98,
+    "adam_epsilon": 1.0e-6,
+    "weight_decay": 0.0,
+    "max_grad_norm": 5.0,
+    "warmup_steps": 0.05,  # a share of all steps
+    "lr_scheduler_type": "linear",
+    "logging_steps": 0.01,
+    "save_strategy": "steps",
+    "save_steps": 0.05,
+    "save_total_limit": 2,
+}
+
+
+def pretrain(recipe: PretrainingRecipe, show_bars: bool = False) -> dict[str, Any]:
+    """Distils language: text, teacher, student, run folder. A run of the same recipe that was cut off goes on.
+
+    Args:
+        recipe: what to do.
+        show_bars: whether progress bars are drawn; without them progress is logged in lines.
+
+    Returns:
+        The results, as written to `results.json`.
+
+    Raises:
+        DistillationError: one of the subclasses in `distilbert_kd.errors`, before the work wherever it can be.
+    """
+    start = time.perf_counter()
+    folder = RunFolder(Path(recipe.output_dir))
+    records = RunRecords(folder, PartialState().is_main_process)
+    arguments = _arguments(recipe, folder, show_bars)
+    tokenizer = load_tokenizer(recipe.teacher.model, recipe.teacher.revision)
+    teacher = load_language_model(recipe.teacher.model, recipe.teacher.revision, recipe.objective.needs_vocabulary)
+    student, layers = _student(recipe, teacher, tokenizer)
+    _check_lengths(recipe.text.max_length, student, teacher, tokenizer)
+    if records.is_main:
+        enter_run(folder, recipe.to_yaml())
+    PartialState().wait_for_everyone()
+    checkpoint = newest_checkpoint(folder.checkpoints, PartialState().num_processes)
+    logger.info("device: %s", describe_device(arguments))
+
+    text = tokenized_text(_source(recipe), tokenizer, Path(recipe.text.cache_dir or DEFAULT_CACHE_DIR))
+    logger.info("text: %s rows, %s tokens from %s", f"{len(text.rows):,}", f"{text.num_tokens:,}", text.source)
+    check_same_text(folder, text.key)
+    trainer = _trainer(recipe, arguments, student, teacher, tokenizer, text)
+    if records.is_main:
+        records.write_recipe(recipe.to_yaml())
+        write_text(folder.environment, _json(_environment(recipe, teacher, text)))
+    if checkpoint is not None:
+        logger.info("student: going on from %s", checkpoint)
+    with storage_errors(folder.checkpoints):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    _save(trainer, folder.student)
+    take_back(trainer, student)
+    records.write_history({"student": trainer.state.log_history})
+
+    results = {
+        "schema_version": 1,
+        "kind": "pretraining",
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "teacher": {"name": recipe.teacher.model, "num_parameters": teacher.num_parameters()},
+        "student": {
+            "layers": layers,
+            "num_parameters": student.num_parameters(),
+            "num_parameters_without_gradient": trainer.num_frozen,
+            "weights_sha256": weights_sha256(student),
+        },
+        "text": {"source": text.source, "rows": len(text.rows), "tokens": text.num_tokens},
+        "objective": trainer.weights,
+        "steps": trainer.state.global_step,
+        "resumed_from_step": None if checkpoint is None else int(checkpoint.name.split("-")[1]),
+        "last_losses": _last_losses(trainer),
+        "seconds": {"total": time.perf_counter() - start},
+    }
+    if records.is_main:
+        write_text(folder.results, _json(results))
+    records.remove_checkpoints(["student"] if "save_strategy" in recipe.training else [])
+    logger.info("run folder: %s", folder.root)
+    PartialState().wait_for_everyone()
+    return results
+
+
+def _arguments(recipe: PretrainingRecipe, folder: RunFolder, show_bars: bool) -> TrainingArguments:
+    # Blocks are of one length: nothing is gained by sorting them, and the rows of a step stay the same however it is
+    # split into batches.
+    sampling = "group_by_length" if recipe.text.packing == "sentences" else "random"
+    values = {**_DEFAULTS, "train_sampling_strategy": sampling, **recipe.training, "eval_strategy": "no"}
+    return training_arguments(values, "training", folder.checkpoints, recipe.seed, show_bars)
+
+
+def _student(
+    recipe: PretrainingRecipe, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel, list[int]]:
+    origin = teacher
+    if recipe.student.init_from is not None:
+        check_same_tokenizer(load_tokenizer(recipe.student.init_from), tokenizer)
+        origin = load_language_model(recipe.student.init_from, None, recipe.objective.needs_vocabulary)
+    layers = resolve_layers(count_layers(origin), recipe.student.num_layers, recipe.student.layers)
+    set_seed(recipe.seed)  # of projections, where the widths differ
+    student = build_student(origin, layers=layers, architecture=recipe.student.architecture)
+    if recipe.student.freeze_embeddings:
+        freeze_embeddings(student)
+    return student, layers
+
+
+def _check_lengths(
+    max_length: int, student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    for model in (student, teacher):
+        limit = max_length_of(model.config)
+        if limit is not None and max_length > limit:
+            raise DataError(
+                f"text.max_length: expected at most {limit}, which {type(model).__name__} has positions for, got "
+                f"{max_length}. Set text.max_length to {limit} or less."
+            )
+        if len(tokenizer) > model.config.vocab_size:
+            raise TeacherError(
+                f"Expected a tokenizer of at most {model.config.vocab_size} entries, as {type(model).__name__} has, "
+                f"got {len(tokenizer)}. Take the tokenizer that belongs to the model."
+            )
+
+
+def _source(recipe: PretrainingRecipe) -> TextSource:
+    text = recipe.text
+    return TextSource(
+        files=tuple(text.files or ()),
+        dataset=text.dataset,
+        dataset_config=text.dataset_config,
+        split=text.split or "train",
+        revision=text.revision,
+        column=text.column,
+        packing=text.packing,
+        max_length=text.max_length,
+        max_rows=text.max_rows,
+    )
+
+
+def _trainer(
+    recipe: PretrainingRecipe,
+    arguments: TrainingArguments,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: TokenizedText,
+) -> PretrainingTrainer:
+    objective = recipe.objective
+    trainer = new_trainer(
+        PretrainingTrainer,
+        model=student,
+        args=arguments,
+        rows=text.rows,
+        tokenizer=tokenizer,
+        teacher=teacher,
+        soft_targets=objective.soft_targets,
+        masked_language_model=objective.masked_language_model,
+        temperature=objective.temperature,
+        masking_probability=objective.masking_probability,
+        terms={name: Term(**settings) for name, settings in recipe.term_settings.items()},
+    )
+    if arguments.disable_tqdm:
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(ProgressLines("student", tuple(trainer.weights)))
+    logger.info(
+        "student: %s parameters, %s of them without a gradient from this objective",
+        f"{student.num_parameters():,}",
+        f"{trainer.num_frozen:,}",
+    )
+    return trainer
+
+
+def _environment(recipe: PretrainingRecipe, teacher: PreTrainedModel, text: TokenizedText) -> dict[str, Any]:
+    return describe_environment() | {
+        "seed": recipe.seed,
+        "text": {"source": text.source, "key": text.key},
+        "teacher": {
+            "model": recipe.teacher.model,
+            "revision": recipe.teacher.revision,
+            "commit": getattr(teacher.config, "_commit_hash", None),
+            "weights_sha256": weights_sha256(teacher),
+        },
+    }
+
+
+def _last_losses(trainer: PretrainingTrainer) -> dict[str, float]:
+    logs: Mapping[str, float] = next((line for line in reversed(trainer.state.log_history) if "loss" in line), {})
+    return {name: logs[name] for name in ("loss", *trainer.weights) if name in logs}
+
+
+def _save(trainer: PretrainingTrainer, folder: Path) -> None:
+    """A plain model folder. The Trainer's own pickle of its arguments is left out."""
+    with storage_errors(folder):
+        trainer.save_model(str(folder))
+        if trainer.is_world_process_zero():
+            (folder / "training_args.bin").unlink(missing_ok=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

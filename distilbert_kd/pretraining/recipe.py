@@ -1,0 +1,144 @@
+"""The recipe of a task-agnostic distillation: what may stand in it. No torch is imported."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from distilbert_kd.plain_yaml import dump_yaml
+from distilbert_kd.recipe import Student, Term, TermName, WeightOrTerm
+from distilbert_kd.recipe_file import NAME, PathText, Section, Text, checked_training_arguments, read_recipe
+from distilbert_kd.recipe_rules import teacher_problems
+from distilbert_kd.training_arguments import shown
+
+
+__all__ = ["LanguageTeacher", "Objective", "PretrainingRecipe", "PretrainingText", "load_pretraining_recipe"]
+
+
+class PretrainingText(Section):
+    """Where the text comes from, and how it becomes rows."""
+
+    files: Annotated[list[PathText], Field(min_length=1)] | None = Field(
+        default=None, description="Paths, patterns (**/*.txt) and folders of .txt, .jsonl, .csv or .parquet, or .gz."
+    )
+    dataset: Text | None = Field(default=None, description="A data set of the Hub, or its folder.")
+    dataset_config: Text | None = Field(default=None, description="The configuration of `dataset`.")
+    split: Text | None = Field(default=None, description="The split of `dataset`; train by default.")
+    revision: Text | None = Field(default=None, description="The revision of the data set on the Hub.")
+    column: Text = Field(default="text", description="The column of the text; a .txt file has one text a line.")
+    packing: Literal["blocks", "sentences"] = Field(
+        default="blocks", description="blocks: texts joined and cut into rows of max_length; sentences: one row each."
+    )
+    max_length: int = Field(default=512, ge=4, description="Tokens of a row, special ones included.")
+    max_rows: int | None = Field(default=None, ge=1, description="Use the first so many rows.")
+    cache_dir: PathText | None = Field(
+        default=None, description="Where tokenised text is kept; distilbert_kd in HF_HOME by default."
+    )
+
+    @staticmethod
+    def _rules(given: Mapping[str, Any]) -> list[str]:
+        of_hub = ("dataset", "dataset_config", "split", "revision")
+        has_files, has_dataset = (given.get(key) is not None for key in ("files", "dataset"))
+        if not has_files and not has_dataset:
+            return ["text: expected one source (files or dataset), got none"]
+        if has_files:
+            reason = "not allowed with text.files; keep one source of text"
+            return [f"text.{key}: {shown(given[key])}: {reason}" for key in of_hub if given.get(key) is not None]
+        return []
+
+
+class LanguageTeacher(Section):
+    """The model that is learnt from: an encoder, with the head of a masked language model if a term needs one."""
+
+    model: PathText = Field(description="Hub id, folder, or package:DISTRIBUTION for the model that a package ships.")
+    revision: Text | None = Field(default=None, description="The revision of the model on the Hub.")
+
+    @staticmethod
+    def _rules(given: Mapping[str, Any]) -> list[str]:
+        return teacher_problems(given)
+
+
+class Objective(Section):
+    """The terms and their weights: DistilBERT's, unless told otherwise."""
+
+    soft_targets: float = Field(default=5.0, ge=0, description="Weight of the teacher's distribution over the words.")
+    masked_language_model: float = Field(default=2.0, ge=0, description="Weight of finding the masked tokens.")
+    temperature: float = Field(default=2.0, ge=0.01, description="T: how far the soft targets are flattened.")
+    masking_probability: float = Field(default=0.15, gt=0, lt=1, description="The share of tokens that is masked.")
+    terms: dict[TermName, WeightOrTerm] = Field(
+        default={"hidden_cosine": 1.0},
+        description="Deeper terms by name, as in a task's recipe; hidden_cosine: 1.0 unless any is named.",
+    )
+
+    @property
+    def needs_vocabulary(self) -> bool:
+        """Whether a term looks at the distribution over the vocabulary, and so needs the head for it."""
+        return self.soft_targets > 0 or self.masked_language_model > 0
+
+    @staticmethod
+    def _rules(given: Mapping[str, Any]) -> list[str]:
+        terms = given.get("terms", {"hidden_cosine": 1.0})
+        deep = terms.values() if isinstance(terms, Mapping) else []
+        weights = [given.get("soft_targets", 5.0), given.get("masked_language_model", 2.0)]
+        weights += [term.get("weight") if isinstance(term, Mapping) else term for term in deep]
+        if all(weight == 0 for weight in weights):
+            return ["objective: expected a term with a weight above 0, got none"]
+        return []
+
+
+def _without_evaluation(values: dict[str, Any]) -> dict[str, Any]:
+    if values.get("eval_strategy", "no") != "no":
+        line = (
+            f"training.eval_strategy: {shown(values['eval_strategy'])}: not allowed here, there are no rows to score; "
+            "a student of language is judged by the tasks that start from it"
+        )
+        raise PydanticCustomError("lines", "{text}", {"lines": [line], "text": line})
+    return values
+
+
+class PretrainingRecipe(Section):
+    """One task-agnostic distillation."""
+
+    name: Annotated[str, Field(pattern=NAME)] = Field(description="The run's name; the file's name by default.")
+    output_dir: PathText = Field(
+        default_factory=lambda known: f"runs/{known['name']}",
+        description="The run folder: new, empty, or of the same recipe, which then goes on.",
+    )
+    seed: int = Field(default=42, ge=0, lt=2**32, description="Seed of rows, masks, weights and dropout.")
+    text: PretrainingText
+    teacher: LanguageTeacher
+    student: Student = Student()
+    objective: Objective = Objective()
+    training: Annotated[
+        dict[str, Any], checked_training_arguments("training"), AfterValidator(_without_evaluation)
+    ] = Field(default_factory=dict, description="Training arguments; those of DistilBERT by default.")
+
+    def to_yaml(self) -> str:
+        """Write the resolved recipe: every key that is set or has a default, in the order of the models."""
+        return dump_yaml(self.model_dump(exclude_none=True))
+
+    @property
+    def term_settings(self) -> dict[str, dict[str, Any]]:
+        """The deeper terms with weight, layers and num_relation_heads each."""
+        return {
+            name: term.model_dump() if isinstance(term, Term) else {"weight": term}
+            for name, term in self.objective.terms.items()
+        }
+
+
+def load_pretraining_recipe(path: Path, overrides: Sequence[str] = ()) -> PretrainingRecipe:
+    """Read and check a recipe.
+
+    Args:
+        path: the YAML file.
+        overrides: `section.key=value`, the value in YAML; later ones win.
+
+    Returns:
+        The recipe with its defaults filled in.
+
+    Raises:
+        RecipeError: the file can't be read, or the recipe or an override is wrong. One message names every error.
+    """
+    return read_recipe(path, overrides, PretrainingRecipe, "docs/pretraining.md")

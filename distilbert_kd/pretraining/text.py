@@ -1,0 +1,243 @@
+"""Unlabelled text as rows of token ids.
+
+Text of any size is read as a stream, tokenised once, and written to an Arrow file that is then mapped into memory:
+never more than some thousand texts, or rows, are in memory. A file that is mapped, unlike a stream, has
+rows with numbers. So the rows are shuffled as a whole and not within a buffer, a sampler decides which process reads
+which row, and a training that is resumed goes on at its row without reading those before it.
+"""
+
+import glob
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import datasets
+import pyarrow as pa
+from accelerate import PartialState
+from huggingface_hub.constants import HF_HOME
+from transformers import PreTrainedTokenizerBase
+
+from distilbert_kd.errors import DataError
+from distilbert_kd.storage import storage_errors
+
+
+__all__ = ["DEFAULT_CACHE_DIR", "TextSource", "TokenizedText", "tokenized_text"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CACHE_DIR = Path(HF_HOME) / "distilbert_kd" / "text"
+
+#: Changes when the meaning of a tokenised file does.
+_FORMAT = 1
+#: The name of `datasets`' reader, by the ending of a file's name (before .gz).
+_READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+#: Texts that are tokenised, and rows that are written, in one go.
+_AT_A_TIME = 1000
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Where text comes from, and how it becomes rows.
+
+    Attributes:
+        files: Paths, patterns and folders; none for a data set of the Hub.
+        dataset: Of the Hub, or its folder.
+        dataset_config: Of `dataset`.
+        split: Of `dataset`.
+        revision: Of `dataset`.
+        column: Of the text; a .txt file has one text a line.
+        packing: "blocks": texts one after the other, a separator between them, cut into rows of `max_length`;
+            "sentences": one row for each text, cut at `max_length`.
+        max_length: Tokens of a row, special ones included.
+        max_rows: The first so many rows.
+    """
+
+    files: tuple[str, ...] = ()
+    dataset: str | None = None
+    dataset_config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    column: str = "text"
+    packing: Literal["blocks", "sentences"] = "blocks"
+    max_length: int = 512
+    max_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """Rows of token ids, special tokens included.
+
+    Attributes:
+        rows: The column `input_ids`, mapped from disk.
+        num_tokens: Special tokens included.
+        key: SHA-256 over what the rows depend on.
+        source: One line, for people.
+    """
+
+    rows: datasets.Dataset
+    num_tokens: int
+    key: str
+    source: str
+
+
+def tokenized_text(
+    source: TextSource, tokenizer: PreTrainedTokenizerBase, cache_dir: Path = DEFAULT_CACHE_DIR
+) -> TokenizedText:
+    """The rows of a source: found where they were written before, or read, tokenised and written.
+
+    They are found by the tokenizer, the settings, and path, size and time of each file. What changes on the Hub under
+    the same revision is not noticed. In a distributed run every process calls this, and one of each machine writes.
+
+    Args:
+        source: the text.
+        tokenizer: of the teacher and the student.
+        cache_dir: for the files, by key.
+
+    Returns:
+        The rows.
+
+    Raises:
+        DataError: no file is found, they are of several kinds, a column is missing, or there is no text at all.
+        StorageError: the rows can't be written.
+    """
+    files = _found(source.files)
+    key = _key(source, files, tokenizer)
+    path = cache_dir / f"{key}.arrow"
+    if PartialState().is_local_main_process and not path.is_file():
+        logger.info("text: reading and tokenising %s, once", _described(source, files))
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, _rows(_texts(source, files), tokenizer, source), source.max_rows, len(tokenizer))
+    PartialState().wait_for_everyone()
+    rows = datasets.Dataset.from_file(str(path))
+    if len(rows) == 0:
+        raise DataError(f"Expected text in {_described(source, files)}, got none. Is the column right?")
+    num_tokens = sum(len(chunk.values) for chunk in rows.data.column("input_ids").chunks)
+    return TokenizedText(rows, num_tokens, key, _described(source, files))
+
+
+def _found(patterns: Iterable[str]) -> list[Path]:
+    """The files that paths, patterns and folders stand for, each once, in the order of their paths."""
+    found: set[Path] = set()
+    for pattern in patterns:
+        paths = [Path(path) for path in glob.glob(pattern, recursive=True)] or [Path(pattern)]
+        files = [file for path in paths for file in ([path] if not path.is_dir() else _below(path))]
+        if not files or not all(file.is_file() for file in files):
+            raise DataError(
+                f"text.files: expected files that are there, got {pattern!r}, for which there are none. Paths start "
+                "where the command runs; a folder is searched for " + ", ".join(_READERS) + ", each with .gz or not."
+            )
+        found |= {file.absolute() for file in files}
+    kinds = {_reader(file) for file in found}
+    if len(kinds) > 1:
+        raise DataError(f"text.files: expected files of one kind, got {', '.join(sorted(map(str, kinds)))}.")
+    return sorted(found)
+
+
+def _below(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if file.is_file() and _ending(file) in _READERS]
+
+
+def _ending(file: Path) -> str:
+    return Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+
+
+def _reader(file: Path) -> str:
+    if _ending(file) not in _READERS:
+        raise DataError(
+            f"text.files: expected names that end in {', '.join(_READERS)}, with or without .gz; got {file.name!r}."
+        )
+    return _READERS[_ending(file)]
+
+
+def _described(source: TextSource, files: list[Path]) -> str:
+    if source.dataset is not None:
+        return " ".join(filter(None, (source.dataset, source.dataset_config, source.split)))
+    return str(files[0]) if len(files) == 1 else f"{len(files)} files, {files[0]} first"
+
+
+def _key(source: TextSource, files: list[Path], tokenizer: PreTrainedTokenizerBase) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    parts = {
+        "format": _FORMAT,
+        "source": {name: value for name, value in asdict(source).items() if name != "files"},
+        "files": [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files],
+        # padding and truncation are set at each call
+        "tokenizer": {name: value for name, value in state.items() if name not in ("padding", "truncation")},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _texts(source: TextSource, files: list[Path]) -> Iterator[str]:
+    """The texts that are not blank, one after the other."""
+    what: dict[str, Any] = {"path": source.dataset, "name": source.dataset_config, "revision": source.revision}
+    if files:
+        what = {"path": _reader(files[0]), "data_files": [str(file) for file in files]}
+    try:
+        stream = datasets.load_dataset(**what, split=source.split if not files else "train", streaming=True)
+        for row in stream:
+            if source.column not in row:
+                raise DataError(
+                    f"text.column: expected one of the columns {', '.join(row)}, got {source.column!r}. Correct it."
+                )
+            text = row[source.column]
+            if isinstance(text, str) and text.strip():
+                yield text
+    except DataError:
+        raise
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"Expected text that can be read in {_described(source, files)}, got {type(error).__name__}: {reason}. "
+            "Mend the files, or correct the section text."
+        ) from error
+
+
+def _rows(texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, source: TextSource) -> Iterator[list[int]]:
+    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+        raise DataError(f"Expected a tokenizer with CLS and SEP, got {type(tokenizer).__name__} without.")
+    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    room = source.max_length - 2
+    waiting: list[int] = []
+    for some in _some(texts):
+        for ids in tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]:
+            if source.packing == "sentences":
+                yield [start, *ids[:room], end]
+                continue
+            waiting += [*ids, end]
+            whole = len(waiting) // room * room
+            for first in range(0, whole, room):
+                yield [start, *waiting[first : first + room], end]
+            del waiting[:whole]
+    if waiting[:-1]:
+        yield [start, *waiting[:-1], end]
+
+
+def _some(items: Iterator[Item]) -> Iterator[list[Item]]:
+    while some := list(islice(items, _AT_A_TIME)):
+        yield some
+
+
+def _write(path: Path, rows: Iterator[list[int]], max_rows: int | None, num_ids: int) -> None:
+    """An Arrow stream, which gets its name when all of it is written."""
+    kind = pa.list_(pa.uint16() if num_ids <= 2**16 else pa.int32())
+    schema = pa.schema({"input_ids": kind})
+    handle, partial = tempfile.mkstemp(prefix=".building-", dir=path.parent)
+    os.close(handle)
+    try:
+        with pa.OSFile(partial, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+            for some in _some(islice(rows, max_rows)):
+                stream.write_batch(pa.record_batch([pa.array(some, kind)], schema=schema))
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
