@@ -27,7 +27,15 @@ from distilbert_kd.hardware import describe_device
 from distilbert_kd.layer_search import LayerSearch, measure_on, search_layers
 from distilbert_kd.layer_search_report import write_report
 from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric, labelled
-from distilbert_kd.pipeline import _cache_dir, _log_data, _readers, _schedule, _student
+from distilbert_kd.pipeline import (
+    _cache_dir,
+    _check_architecture,
+    _log_data,
+    _readers,
+    _schedule,
+    _student,
+    deep_terms_of,
+)
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.scoring import check_teacher_score, labels_of
@@ -105,6 +113,7 @@ def run_layer_search(
     data = hold_out(load_task(recipe.data, recipe.name), size.num_held_out, recipe.seed)
     teacher, _ = _readers(recipe, data)
     num_layers = len(resolve_layers(count_layers(teacher.model), recipe.student.num_layers, recipe.student.layers))
+    _check_architecture(teacher, data, recipe)
     _log_data(data, teacher.rows, recipe.data.max_length)
     teacher_name = _train_teacher(recipe, teacher, data, folder, show_bars)
     sample, data_of_sample = _sample(teacher, data, size.num_rows, recipe.seed)
@@ -126,6 +135,12 @@ def run_layer_search(
     choosing_rows, choosing_answers = sample.rows.train.select(choosing), answers.select(choosing)
     tokenizer, metric = sample.tokenizer, data.metric
 
+    signal: dict[str, Any] = (
+        {"teacher": sample.model, "terms": deep_terms_of(recipe)}
+        if recipe.distillation.has_deep_terms
+        else {"teacher_logits": answers}
+    )
+
     def distil(layers: list[int], seed: int) -> PreTrainedModel:
         set_seed(seed)
         student = _student(sample, layers, recipe)
@@ -136,7 +151,7 @@ def run_layer_search(
                 metric,
                 distillations[seed],
                 Path(nowhere),
-                teacher_logits=answers,
+                **signal,
                 temperature=_schedule(recipe.distillation.temperature),
                 alpha=_schedule(recipe.distillation.alpha),
             )

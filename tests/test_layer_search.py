@@ -307,6 +307,35 @@ class TestCommand:
         assert "the teacher was there already and may have" in text
         assert "neither the teacher nor a student" in (folder / "run-layers" / "layers.md").read_text("utf-8")
 
+    def test_students_are_the_recipes(self, first_search, tmp_path, monkeypatch):
+        """Prevents maps that are ranked for another objective, or another architecture, than the run will have."""
+        _, folder = first_search
+        seen = {}
+
+        class Stop(Exception):
+            pass
+
+        def training(what, reader, *args, **kwargs):
+            seen.update(kwargs, architecture=reader.model.config.model_type, num_rows=len(reader.rows.train))
+            raise Stop
+
+        teacher = [f"teacher.model={folder / 'run-layers' / 'teacher'}", "teacher.finetune=null"]
+        asked = [
+            "student.architecture=distilbert",
+            "distillation.terms={hidden_cosine: 0.5}",
+            "distillation.alpha=0.3",
+        ]
+        monkeypatch.setattr(layer_search_run, "train_model", training)
+        with pytest.raises(Stop):
+            run_layer_search(
+                load_recipe(folder / "recipe.yaml", [*teacher, *asked, "teacher.cache=false"]),
+                SearchSize(32, 16, is_backward_wanted=False),
+                tmp_path / "out",
+            )
+        assert (seen["architecture"], seen["num_rows"], seen["alpha"]) == ("distilbert", 32, 0.3)
+        assert seen["terms"]["hidden_cosine"].weight == 0.5
+        assert seen["teacher"] is not None and "teacher_logits" not in seen
+
     def test_another_start_of_the_student_is_refused(self, first_search, tmp_path):
         """Prevents a ranking of cuts of a model that no student is made of."""
         _, folder = first_search
