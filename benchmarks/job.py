@@ -41,7 +41,7 @@ WARMUP = 0.1  # a share of all steps
 TEMPERATURE = 2.0
 ALPHA = 0.5
 NUM_TEACHER_ROWS = 6000
-TEACHER_TRAINING = {"sst2": (2, 5e-5), "cola": (3, 1e-4)}  # epochs, learning rate
+TEACHER_TRAINING = {"sst2": (2, 5e-5), "cola": (3, 1e-4), "mrpc": (4, 1e-4), "rte": (5, 1e-4)}  # epochs, learning rate
 NUM_HELD_OUT_ROWS = 1000
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -103,11 +103,12 @@ class Job:
 def prepare(task: str, num_rows: int, out: Path) -> Job:
     """Makes teacher and rows, or finds them.
 
-    The training file is shuffled once (seed 0). Its last 1,000 rows are held out; the teacher is trained on the first
-    6,000 of the others, or as many as there are, and the students on the first `num_rows`.
+    The training file is shuffled once (seed 0). Its last 1,000 rows are held out, or the last tenth if that is less;
+    the teacher is trained on the first 6,000 of the others, or as many as there are, and the students on the first
+    `num_rows`, or all.
 
     Args:
-        task: "sst2" or "cola"; its files are in the folder that the environment variable GLUE_DIR names.
+        task: one of `TEACHER_TRAINING`; its files are in the folder that the environment variable GLUE_DIR names.
         num_rows: rows that students are trained on.
         out: folder for everything that is made.
 
@@ -125,9 +126,10 @@ def prepare(task: str, num_rows: int, out: Path) -> Job:
     def tokenized(rows: datasets.Dataset) -> datasets.Dataset:
         return tokenize(rows, tokenizer, MAX_LENGTH, _INPUTS).dataset
 
-    train.select(range(num_rows)).save_to_disk(str(job.folder / "texts"))
-    tokenized(train.select(range(num_rows))).save_to_disk(str(job.folder / "train"))
-    held_out = range(len(train) - NUM_HELD_OUT_ROWS, len(train))
+    held_out = range(len(train) - min(NUM_HELD_OUT_ROWS, len(train) // 10), len(train))
+    of_students = train.select(range(min(num_rows, held_out.start)))
+    of_students.save_to_disk(str(job.folder / "texts"))
+    tokenized(of_students).save_to_disk(str(job.folder / "train"))
     tokenized(train.select(held_out)).save_to_disk(str(job.folder / "held_out"))
     tokenized(dev).save_to_disk(str(job.folder / "dev"))
     if not has_teacher:

@@ -1,0 +1,220 @@
+"""The ablation of the DistilBERT paper in small: what does each part of the objective, and of the start, bring?
+
+    GLUE_DIR=... OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python benchmarks/ablation.py --out build/bench \
+        --general runs/mlm-small/student
+
+One teacher for each task; students of half its layers, all seeds of all arms on the same rows. Seeds are the outer
+loop, tasks the next, so that a run that is cut short has compared the same arms. Runs that are in the results file are
+not repeated. The arms of the general stage are left out without `--general`.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import datasets
+import torch
+from cost import measured, setting_record
+from job import ALPHA, TEMPERATURE, Job, prepare, training_arguments
+from report import markdown_table, mean_and_error, new_figure, save_figure, write_json
+from transformers import PreTrainedModel, set_seed
+
+from distilbert_kd.row_checks import TEACHER_LOGITS
+from distilbert_kd.scoring import predict_logits
+from distilbert_kd.student.build import build_student
+from distilbert_kd.teacher import load_base
+from distilbert_kd.trainer import DistillationTrainer
+
+
+logger = logging.getLogger(__name__)
+
+#: (rows, epochs of the students) for each task; MRPC and RTE have fewer rows than that, and give all of them.
+TASKS = {"sst2": (10_000, 3), "mrpc": (10_000, 3), "rte": (10_000, 5)}
+TASK_NAMES = {"sst2": "SST-2", "mrpc": "MRPC", "rte": "RTE"}
+NUM_LAYERS = 3
+RELATIONS = dict.fromkeys(("query_relation", "key_relation", "value_relation"), 1.0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to distil; the defaults are the toolkit's.
+
+    Attributes:
+        start: "teacher" for alternate layers of it, "random", or "general" for the general stage's student.
+        alpha: Weight of the soft targets.
+        terms: Deeper terms.
+    """
+
+    start: str = "teacher"
+    alpha: float = ALPHA
+    terms: dict[str, float] = field(default_factory=dict)
+
+
+ARMS = {
+    "soft targets": Arm(),
+    "no soft targets (the control)": Arm(alpha=0.0),
+    "no hard labels": Arm(alpha=1.0),
+    "random start": Arm(start="random"),
+    "+ hidden cosine": Arm(terms={"hidden_cosine": 1.0}),
+    "+ relations": Arm(terms=RELATIONS),
+    "general stage first": Arm(start="general"),
+    "general stage first, + hidden cosine": Arm(start="general", terms={"hidden_cosine": 1.0}),
+}
+BASE = "soft targets"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        task: Its rows.
+        arm: Its name in `ARMS`.
+        seed: Of order, dropout and random weights.
+        dev_score: The task's score on the dev split.
+        dev_loss: Cross-entropy to the labels there, in nats.
+        cpu_s: CPU seconds of the training.
+    """
+
+    task: str
+    arm: str
+    seed: int
+    dev_score: float
+    dev_loss: float
+    cpu_s: float
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs what is missing, then writes `ablation.json`, the plot and the table."""
+    parser = argparse.ArgumentParser(description="Scores of students with and without each part.")
+    parser.add_argument("--out", type=Path, required=True, help="folder for teachers, rows and results")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--general", type=Path, help="student folder of a general stage (distilbert-kd pretrain)")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    datasets.disable_progress_bars()
+    torch.set_num_threads(options.threads)
+    path = options.out / "ablation.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
+    runs = [Run(**run) for run in found["runs"]]
+    jobs = [prepare(task, TASKS[task][0], options.out) for task in options.tasks]
+    setting = {
+        **setting_record(options.threads),
+        "epochs": {task: TASKS[task][1] for task in options.tasks},
+        "rows": {job.task: len(job.rows("train")) for job in jobs},
+        "teacher_dev": {job.task: job.teacher_scores for job in jobs},
+        "arms": {name: asdict(arm) for name, arm in ARMS.items()},
+    }
+    for run in _missing_runs(jobs, runs, options.seeds, options.general):
+        runs.append(run)
+        write_json(path, {"setting": setting, "runs": [asdict(each) for each in runs]})
+        logger.info("%s", json.dumps(asdict(run)))
+    report(options.out, runs, {job.task: job.teacher_scores["score"] for job in jobs})
+
+
+def _missing_runs(jobs: Sequence[Job], done: Sequence[Run], num_seeds: int, general: Path | None) -> Iterator[Run]:
+    keys = {(run.task, run.arm, run.seed) for run in done}
+    arms = {name: arm for name, arm in ARMS.items() if arm.start != "general" or general is not None}
+    for seed in range(num_seeds):
+        for job in jobs:
+            wanted = {name: arm for name, arm in arms.items() if (job.task, name, seed) not in keys}
+            if not wanted:
+                continue
+            teacher, rows = job.teacher(), job.rows("train")
+            logits = predict_logits(teacher, job.tokenizer(), rows, training_arguments(1, 0))
+            with_logits = rows.add_column(TEACHER_LOGITS, logits.tolist())
+            for name, arm in wanted.items():
+                set_seed(seed)
+                student = _student(arm, teacher, general)
+                cpu_s = _train(student, arm, teacher, job, rows if arm.terms else with_logits, seed)
+                score = job.score(student.eval())
+                yield Run(job.task, name, seed, score["score"], score["loss"], cpu_s)
+                del student
+                gc.collect()
+
+
+def _student(arm: Arm, teacher: PreTrainedModel, general: Path | None) -> PreTrainedModel:
+    if arm.start == "general":
+        return load_base(str(general), list(teacher.config.id2label.values()))
+    student = build_student(teacher, num_layers=NUM_LAYERS)
+    return type(student)(student.config) if arm.start == "random" else student
+
+
+def _train(
+    student: PreTrainedModel, arm: Arm, teacher: PreTrainedModel, job: Job, rows: datasets.Dataset, seed: int
+) -> float:
+    arguments = training_arguments(TASKS[job.task][1], seed, train_sampling_strategy="group_by_length")
+    with measured() as cost:
+        DistillationTrainer(
+            model=student,
+            args=arguments,
+            train_dataset=rows if arm.alpha > 0 else rows.remove_columns(TEACHER_LOGITS),
+            processing_class=job.tokenizer(),
+            teacher=teacher if arm.terms else None,
+            temperature=TEMPERATURE,
+            alpha=arm.alpha,
+            terms=arm.terms,
+            first_position_only=True,
+        ).train()
+    return cost.cpu_s
+
+
+def report(out: Path, runs: Sequence[Run], teacher_scores: dict[str, float]) -> None:
+    """The table, on the screen and in `ablation.md`, and the plot."""
+    tasks = [task for task in TASKS if any(run.task == task for run in runs)]
+    lines = [["teacher (6 layers)", *(f"{100 * teacher_scores[task]:.1f}" for task in tasks), "", ""]]
+    for arm in ARMS:
+        scores = [_by_seed(runs, task, arm) for task in tasks]
+        if not any(scores):
+            continue
+        cells = [_mean([100 * score for score in of_task.values()]) for of_task in scores]
+        differences = _paired(runs, tasks, arm)
+        cells.append("" if arm == BASE else _mean(differences, "+"))
+        lines.append([arm, *cells, str(min(map(len, scores)))])
+    table = markdown_table(["", *(TASK_NAMES[task] for task in tasks), f"Δ to {BASE}", "seeds"], lines)
+    (out / "ablation.md").write_text(table + "\n", encoding="utf-8")
+    logger.info("%s", table)
+    _plot(out, runs, tasks, teacher_scores)
+
+
+def _paired(runs: Sequence[Run], tasks: Sequence[str], arm: str) -> list[float]:
+    """For each seed the mean over the tasks of the difference to the base with the same seed, in points."""
+    by_task = [(_by_seed(runs, task, arm), _by_seed(runs, task, BASE)) for task in tasks]
+    seeds = sorted(set.intersection(*({*own} & {*base} for own, base in by_task)))
+    return [sum(100 * (own[seed] - base[seed]) for own, base in by_task) / len(tasks) for seed in seeds]
+
+
+def _by_seed(runs: Sequence[Run], task: str, arm: str) -> dict[int, float]:
+    return {run.seed: run.dev_score for run in runs if (run.task, run.arm) == (task, arm)}
+
+
+def _mean(values: Sequence[float], sign: str = "") -> str:
+    mean, error = mean_and_error(values)
+    return f"{mean:{sign}.1f} ± {error:.1f}" if values else ""
+
+
+def _plot(out: Path, runs: Sequence[Run], tasks: Sequence[str], teacher_scores: dict[str, float]) -> None:
+    figure, axes = new_figure(1, len(tasks))
+    arms = [arm for arm in reversed(ARMS) if any(run.arm == arm for run in runs)]
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for position, arm in enumerate(arms):
+            scores = [100 * score for score in _by_seed(runs, task, arm).values()]
+            mean, error = mean_and_error(scores)
+            axis.plot(scores, [position] * len(scores), ".", color="0.7", zorder=0)
+            axis.errorbar([mean], [position], xerr=[error], fmt="o", color="tab:blue", capsize=3)
+        axis.axvline(100 * teacher_scores[task], color="0.5", linestyle="--", linewidth=1)
+        axis.set_title(f"{TASK_NAMES[task]} (dashed: teacher)")
+        axis.set_xlabel("dev score (mean ± standard error)")
+        axis.set_yticks(range(len(arms)), arms if axis is axes[0][0] else [""] * len(arms))
+    save_figure(figure, out / "ablation.png")
+
+
+if __name__ == "__main__":
+    main()
