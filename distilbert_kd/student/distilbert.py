@@ -226,7 +226,7 @@ def _shift_head(state: dict[str, Tensor], shift: float) -> None:
 
     relu(x + c) - c = max(x, -c): a straight line where tanh nearly is one, cut off below. Of c = 0, 0.5, 1, 2 and 8,
     1 is nearest to tanh for x ~ N(0, s^2) with s from 0.5 to 2: root mean square error 0.09 of 0.42 at s = 0.5, but
-    0.31 of 0.63 at s = 1, so a pooler with large x starts further from BERT. Measured with a fine-tuned MiniLM (s about
+    0.31 of 0.63 at s = 1, so a pooler with large x starts further from BERT. On a fine-tuned MiniLM (s about
     0.3), all layers kept, KL from BERT's probabilities in nats: random start 0.447, weights as they are (c = 0) 0.058,
     c = 0.5 0.0002, c = 1 and 2 0.0003, c = 1 with slope 0.85 0.0023. After training: see benchmarks/README.md.
 
