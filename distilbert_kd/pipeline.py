@@ -32,7 +32,14 @@ from distilbert_kd.student.layer_maps import resolve_layers
 from distilbert_kd.task_rows import Reader, TaskRows, tokenize_task, tokenizer_for
 from distilbert_kd.teacher import load_base, load_classifier, load_teacher, load_tokenizer
 from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR, ask_teacher, logits_column
-from distilbert_kd.training import Trained, best_epoch, prediction_arguments, train_model, training_arguments
+from distilbert_kd.training import (
+    Trained,
+    best_epoch,
+    check_attention,
+    prediction_arguments,
+    train_model,
+    training_arguments,
+)
 
 
 __all__ = ["deep_terms_of", "fill_cache", "run"]
@@ -59,6 +66,9 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
     start = time.perf_counter()
     folder = RunFolder(Path(recipe.output_dir))
     arguments = _arguments(recipe, folder, show_bars)
+    if recipe.teacher.finetune is not None:
+        check_attention(recipe.attn_implementation, arguments.teacher, "teacher.finetune")
+    check_attention(recipe.attn_implementation, arguments.student, "training")
     records = RunRecords(folder, PartialState().is_main_process)
     records.create_folder()
     PartialState().wait_for_everyone()
@@ -80,6 +90,7 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
 
         def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
             records.write_recipe(recipe.to_yaml())
+            distillation["attn_implementation"] = recipe.attn_implementation
             trained[what] = train_model(what, reader, data.metric, settings, folder.root / what, **distillation)
             records.write_history({name: each.history for name, each in trained.items()})
 

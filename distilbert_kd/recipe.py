@@ -200,6 +200,9 @@ class Recipe(Section):
         default_factory=dict, description="Training arguments of student and control."
     )
     control: bool = Field(default=True, description="Train the same student on hard labels alone as well.")
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
+        default=None, description="How attention is computed in training; transformers' choice by default."
+    )
 
     @property
     def asks_teacher_at_each_step(self) -> bool:

@@ -4,7 +4,8 @@ import copy
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.utils import is_flash_attn_2_available
 
 from distilbert_kd.deep_terms import PROJECTIONS, Term
 from distilbert_kd.errors import RecipeError
@@ -35,7 +37,9 @@ from distilbert_kd.trainer import DistillationTrainer
 
 __all__ = [
     "Trained",
+    "attention_as",
     "best_epoch",
+    "check_attention",
     "logits_of",
     "new_trainer",
     "prediction_arguments",
@@ -207,6 +211,7 @@ def train_model(
     temperature: float | Schedule = 2.0,
     alpha: float | Schedule = 0.0,
     terms: Mapping[str, Term] | None = None,
+    attn_implementation: str | None = None,
 ) -> Trained:
     """Trains one model and saves it: on the labels alone without a teacher (the standard objective), or distilled.
 
@@ -222,6 +227,7 @@ def train_model(
         temperature: T of the soft targets.
         alpha: weight of the soft targets; 0 without a teacher.
         terms: deeper terms by name; for a teacher that is asked online.
+        attn_implementation: of the model and the teacher while it is trained; None for theirs.
 
     Returns:
         The history and the time.
@@ -260,13 +266,58 @@ def train_model(
         trainer.add_callback(ProgressLines(what))
     logger.info("%s: training on %d rows, %s parameters", what, len(train_rows), f"{model.num_parameters():,}")
     start = time.perf_counter()
-    with storage_errors(Path(str(arguments.output_dir))):
+    with (
+        storage_errors(Path(str(arguments.output_dir))),
+        attention_as(attn_implementation, model, *([] if teacher is None else [teacher])),
+    ):
         trainer.train()
     seconds = time.perf_counter() - start
     _save(trainer, folder)
     model._modules.pop(PROJECTIONS, None)
     take_back(trainer, model)
     return Trained(trainer.state.log_history, seconds)
+
+
+@contextmanager
+def attention_as(implementation: str | None, *models: PreTrainedModel) -> Iterator[None]:
+    """Within it, the models compute attention in another way; None leaves them as they are.
+
+    Args:
+        implementation: as `PreTrainedModel.set_attn_implementation` takes it.
+        *models: are as before afterwards, because FlashAttention can't be asked in float32.
+    """
+    before = [model.config._attn_implementation for model in models]
+    try:
+        for model in models if implementation is not None else ():
+            model.set_attn_implementation(implementation)
+        yield
+    finally:
+        for model, own in zip(models, before, strict=True):
+            model.set_attn_implementation(own)
+
+
+def check_attention(implementation: str | None, arguments: TrainingArguments, where: str) -> None:
+    """Refuses FlashAttention where it can't be computed.
+
+    Args:
+        implementation: of the recipe.
+        arguments: of the training.
+        where: the section's name, for messages.
+
+    Raises:
+        RecipeError: no package, or a training in float32.
+    """
+    if implementation != "flash_attention_2":
+        return
+    if not is_flash_attn_2_available():
+        raise RecipeError(
+            "Expected the package flash-attn and a GPU for attn_implementation: flash_attention_2, got none. Install "
+            "it, or leave attn_implementation out."
+        )
+    if not (arguments.bf16 or arguments.fp16):
+        raise RecipeError(
+            f"Expected bf16 or fp16 under {where!r} for attn_implementation: flash_attention_2, got float32. Set one."
+        )
 
 
 def take_back(trainer: Trainer, model: PreTrainedModel) -> None:

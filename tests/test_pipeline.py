@@ -333,6 +333,11 @@ class TestRefusedBeforeAnythingIsLoaded:
             pipeline.run(recipe_with(recipe_file, tmp_path / "run", override))
         assert not (tmp_path / "run").exists()
 
+    def test_attention_that_is_not_to_be_had(self, recipe_file, tmp_path, no_model):
+        # An ImportError of transformers, with a traceback, after the data were read.
+        with pytest.raises(RecipeError, match="flash-attn"):
+            pipeline.run(recipe_with(recipe_file, tmp_path / "run", "attn_implementation=flash_attention_2"))
+
     def test_a_label_that_is_none(self, base, tmp_path, no_model):
         # A bad row is found when the data are read, not at the step that meets it.
         path = write_recipe(tmp_path, base)

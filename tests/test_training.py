@@ -1,10 +1,18 @@
 """Training arguments: what a recipe leaves open, and what it says wins."""
 
 import pytest
+import torch
 
 from distilbert_kd import training
 from distilbert_kd.errors import RecipeError
-from distilbert_kd.training import best_epoch, prediction_arguments, training_arguments
+from distilbert_kd.training import (
+    attention_as,
+    best_epoch,
+    check_attention,
+    prediction_arguments,
+    training_arguments,
+)
+from tests.tiny import tiny_bert
 
 
 def test_what_a_recipe_leaves_open(tmp_path):
@@ -60,3 +68,24 @@ def test_predictions_share_device_and_batches_with_training(tmp_path):
     arguments = prediction_arguments(section, "training", tmp_path, show_bars=False)
     assert (arguments.per_device_eval_batch_size, arguments.num_train_epochs) == (5, 3)
     assert (arguments.save_strategy, arguments.eval_strategy) == ("no", "no")
+
+
+def test_attention_is_changed_for_the_training_alone(tmp_path):
+    # A student left with FlashAttention can't be timed or asked in float32; one that never had it trains as before.
+    model, seen = tiny_bert(2), []
+    with attention_as("eager", model):
+        assert model.config._attn_implementation == "eager"
+        seen.append(model(input_ids=torch.tensor([[5, 6]]), output_attentions=True).attentions[0])
+    assert (model.config._attn_implementation, len(seen[0])) == ("sdpa", 1)
+    with attention_as(None, model):
+        assert model.config._attn_implementation == "sdpa"
+
+
+def test_flash_attention_needs_half_precision(tmp_path, monkeypatch):
+    # It stops in its first step otherwise, after the teacher was trained.
+    monkeypatch.setattr(training, "is_flash_attn_2_available", lambda: True)
+    arguments = training_arguments({"use_cpu": True}, "training", tmp_path, 7, show_bars=False)
+    with pytest.raises(RecipeError, match="bf16 or fp16 under 'training'"):
+        check_attention("flash_attention_2", arguments, "training")
+    arguments = training_arguments({"use_cpu": True, "bf16": True}, "training", tmp_path, 7, show_bars=False)
+    check_attention("flash_attention_2", arguments, "training")
