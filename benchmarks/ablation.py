@@ -197,7 +197,9 @@ def _by_seed(runs: Sequence[Run], task: str, arm: str) -> dict[int, float]:
 
 def _mean(values: Sequence[float], sign: str = "") -> str:
     mean, error = mean_and_error(values)
-    return f"{mean:{sign}.1f} ± {error:.1f}" if values else ""
+    if len(values) < 2:
+        return f"{mean:{sign}.1f}" if values else ""
+    return f"{mean:{sign}.1f} ± {error:.1f}"
 
 
 def _plot(out: Path, runs: Sequence[Run], tasks: Sequence[str], teacher_scores: dict[str, float]) -> None:

@@ -74,7 +74,7 @@ def report(out: Path, records: Sequence[dict[str, Any]]) -> None:
     medians = [_median(records, *trial) for trial in TRIALS]
     header = ["rows", "layers", "training, CPU s per 1,000 rows", "pass, CPU s per 1,000 rows", "peak MB"]
     lines = [
-        [f"{row['rows']:,}", f"{row['layers']:.0f}", f"{row['train_cpu_s_per_1000']:.2f}",
+        [f"{row['rows']:,.0f}", f"{row['layers']:.0f}", f"{row['train_cpu_s_per_1000']:.2f}",
          f"{row['pass_cpu_s_per_1000']:.2f}", f"{row['peak_memory_mb']:.0f}"]
         for row in medians
     ]  # fmt: skip
@@ -89,7 +89,7 @@ def report(out: Path, records: Sequence[dict[str, Any]]) -> None:
     ):
         axis.plot([row["rows"] for row in by_rows], [row[field] for row in by_rows], "o-")
         axis.set(xscale="log", xlabel="rows of the training set", ylabel=label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.15 * max(row[field] for row in by_rows))
     axes[0][2].plot(NUM_LAYERS, [row["train_cpu_s_per_1000"] for row in by_layers], "o-")
     axes[0][2].set(xlabel="layers of the student", ylabel="CPU s per 1,000 rows")
     axes[0][2].set_ylim(bottom=0)

@@ -1,0 +1,82 @@
+"""The arithmetic of the benchmarks: a figure that is computed wrongly is worse than none."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import ablation
+import length_window
+import report
+import speed
+
+
+def record(variant, number, cpu_s, pass_cpu_s=0.0, score=0.8):
+    times = {"cpu_s": cpu_s, "wall_s": cpu_s, "pass_cpu_s": pass_cpu_s, "pass_wall_s": pass_cpu_s}
+    return {"variant": variant, "round": number, "row_visits": 2000, "peak_memory_mb": 1.0, "score": score, **times}
+
+
+def test_ratios_are_medians_of_ratios_within_a_round():
+    """Prevents a slow hour of the machine from being read as a slow variant."""
+    factors = {0: 1.0, 1: 3.0, 2: 1.1}  # the machine was three times as slow in round 1
+    costs = {"copied": (80.0, 0.0), "ours": (10.0, 2.0), "ours_again": (8.0, 0.0), "limit": (9.0, 1.5)}
+    records = [
+        record(variant, number, cpu_s * factor, pass_cpu_s * factor)
+        for number, factor in factors.items()
+        for variant, (cpu_s, pass_cpu_s) in costs.items()
+    ]
+    rows = {row["variant"]: row for row in speed.summarise(records)}
+    assert rows["ours"]["times_copied"] == pytest.approx(8.0)
+    assert rows["ours"]["cpu_s_per_1000"] == pytest.approx(1000 * 11.0 / 2000)
+    assert rows["ours"]["of_limit"] == pytest.approx(0.9)  # a first run is held against a limit with a pass
+    assert rows["ours_again"]["of_limit"] == pytest.approx(7.5 / 8.0)  # and a second run against one without
+    assert rows["copied"]["of_limit"] is None
+
+
+def test_a_variant_that_was_not_run_has_no_row():
+    """Prevents a table that fills a gap."""
+    rows = speed.summarise([record("copied", 0, 80.0)])
+    assert [row["variant"] for row in rows] == ["copied"]
+    assert speed.summarise([record("ours", 0, 10.0)])[0]["times_copied"] is None
+
+
+def test_mean_and_error():
+    """Prevents a standard deviation that is called a standard error."""
+    assert report.mean_and_error([1.0, 2.0, 3.0]) == pytest.approx((2.0, 1 / 3**0.5))
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    """Prevents the spread between seeds from being counted as the spread of a difference."""
+    scores = {("random", 0): 0.8, ("random", 1): 0.9, ("window 4", 0): 0.79, ("window 4", 1): 0.89}
+    fields = {"cpu_s_per_1000": 1.0, "dev_loss": 0.1, "held_out_score": 0.5, "held_out_loss": 0.1}
+    runs = [
+        length_window.Run(task="sst2", setting=setting, seed=seed, dev_score=score, **fields)
+        for (setting, seed), score in scores.items()
+    ]
+    settings = [entry for entry in length_window.SETTINGS if entry[0] in ("random", "window 4")]
+    table = _with_settings(settings, runs)
+    assert "| window 4 | 2 | 84.00 ± 5.00 | -1.00 ± 0.00 |" in table
+
+
+def _with_settings(settings, runs):
+    before, length_window.SETTINGS = length_window.SETTINGS, settings
+    try:
+        return length_window._table("sst2", runs)
+    finally:
+        length_window.SETTINGS = before
+
+
+def test_the_ablation_compares_seeds_that_both_arms_have(tmp_path):
+    """Prevents an arm with fewer seeds from being held against all seeds of the base."""
+    base = {0: 0.80, 1: 0.90}
+    runs = [ablation.Run("sst2", ablation.BASE, seed, score, 0.1, 1.0) for seed, score in base.items()]
+    runs.append(ablation.Run("sst2", "random start", 0, 0.7, 0.1, 1.0))
+    assert ablation._paired(runs, ["sst2"], "random start") == pytest.approx([-10.0])
+    ablation.report(tmp_path, runs, {"sst2": 0.95})
+    table = (tmp_path / "ablation.md").read_text(encoding="utf-8")
+    assert "| soft targets | 85.0 ± 5.0 |  | 2 |" in table
+    assert "| random start | 70.0 | -10.0 | 1 |" in table
+    assert (tmp_path / "ablation.png").stat().st_size > 1000
