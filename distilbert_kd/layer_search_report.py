@@ -107,13 +107,14 @@ def _notes(record: Mapping[str, Any], unit: str) -> list[str]:
         f"Ranked by {unit} after distillation: how far from the teacher, 0 is the teacher itself. Measured on "
         f"{rows['held-out']:,} training rows that were held out, {seen}. No row of the splits that a run reports was "
         "looked at.",
-        f"Distilled: {record['num_epochs']:g} epochs on {rows['sample']:,} training rows; {spread}. Cut: before any "
+        f"Distilled: epochs {record['num_epochs']:g}, on {rows['sample']:,} training rows; {spread}. Cut: before any "
         "training.",
         f"Importance, and with it the maps importance and backward, come from {rows['importance']:,} rows of that "
         "sample.",
         f"Score: {record['score_name']} in %; the teacher's is {100 * record['teacher_score']:.1f} on the held-out "
         f"rows and {100 * record['importance_score']:.1f} on those of importance.",
         f"Teacher: {record['teacher']}. {record['seconds']:.0f} seconds in all.",
+        *record["caveats"],
     ]
 
 
@@ -150,7 +151,7 @@ def _draw(path: Path, record: Mapping[str, Any]) -> None:
     names = [f"{' '.join(map(str, r['candidate']['layers']))}  {', '.join(r['candidate']['names'])}" for r in ranking]
     right.set_yticks(places, names)
     right.invert_yaxis()
-    right.set(xlabel=f"{unit} to the teacher, held-out rows", title="Layer maps", xscale="log")
+    right.set(xlabel=f"{unit} to the teacher, held-out rows", title="Layer maps", xlim=(0, None))
     right.legend(frameon=False)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)

@@ -123,7 +123,7 @@ def run_layer_search(
 
     answers, answers_held_out = ask("train"), ask(HELD_OUT)
     judging = sample.rows.evaluation[HELD_OUT]
-    check_teacher_score(
+    caveats = check_teacher_score(
         logits_column(answers_held_out),
         labels_of(judging),
         data.metric,
@@ -179,6 +179,7 @@ def run_layer_search(
         "num_epochs": size.num_epochs,
         "seeds": seeds,
         "seconds": round(time.perf_counter() - start, 1),
+        "caveats": caveats,
         "environment": describe_environment(),
     }
     if not is_main:
