@@ -68,8 +68,8 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False) -> dict[str, An
     """
     start = time.perf_counter()
     folder = RunFolder(Path(recipe.output_dir))
+    arguments = _arguments(recipe, folder, show_bars)  # first, because it tells accelerate of the other processes
     records = RunRecords(folder, PartialState().is_main_process)
-    arguments = _arguments(recipe, folder, show_bars)
     tokenizer = load_tokenizer(recipe.teacher.model, recipe.teacher.revision)
     teacher = load_language_model(recipe.teacher.model, recipe.teacher.revision, recipe.objective.needs_vocabulary)
     student, layers = _student(recipe, teacher, tokenizer)

@@ -1,0 +1,116 @@
+"""The terms over the vocabulary, against the plain computation on all logits at once."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from distilbert_kd.losses.logits import hard_loss, soft_loss
+from distilbert_kd.losses.vocabulary import vocabulary_losses
+
+
+NUM_POSITIONS, NUM_WORDS = 23, 50
+
+
+class Case:
+    """States, decoders and labels, in float64; gradients are those of a weighted sum of the terms."""
+
+    def __init__(self, dtype=torch.float64, num_labelled=5, has_bias=True):
+        torch.manual_seed(0)
+        self.student_states = torch.randn(NUM_POSITIONS, 8, dtype=dtype, requires_grad=True)
+        self.teacher_states = torch.randn(NUM_POSITIONS, 12, dtype=dtype, requires_grad=True)
+        self.student = nn.Linear(8, NUM_WORDS, bias=has_bias, dtype=dtype)
+        self.teacher = nn.Linear(12, NUM_WORDS, bias=has_bias, dtype=dtype)
+        self.labels = torch.full((NUM_POSITIONS,), -100)
+        self.labels[torch.randperm(NUM_POSITIONS)[:num_labelled]] = torch.randint(NUM_WORDS, (num_labelled,))
+        self.weights = torch.rand(2, NUM_POSITIONS, dtype=dtype)
+
+    def chunked(self, chunk, has_teacher=True):
+        return vocabulary_losses(
+            self.student_states,
+            self.student,
+            self.teacher_states if has_teacher else None,
+            self.teacher if has_teacher else None,
+            self.labels,
+            2.0,
+            chunk,
+        )
+
+    def plain(self):
+        logits = self.student(self.student_states)
+        return soft_loss(logits, self.teacher(self.teacher_states), 2.0), hard_loss(logits, self.labels)
+
+    def gradients(self, terms):
+        leaves = [self.student_states, *self.student.parameters()]
+        return torch.autograd.grad((torch.stack(terms) * self.weights).sum(), leaves)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, NUM_POSITIONS, 1000])
+@pytest.mark.parametrize("num_labelled", [0, 5, NUM_POSITIONS])
+def test_values_and_gradients_are_those_of_all_logits_at_once(chunk, num_labelled):
+    """Prevents a chunk that is lost, counted twice, or whose gradient is not that of its value."""
+    case = Case(num_labelled=num_labelled)
+    for mine, theirs in zip(case.chunked(chunk), case.plain(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    pairs = zip(case.gradients(case.chunked(chunk)), case.gradients(case.plain()), strict=True)
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_labelled", [0, 5])
+def test_without_a_teacher_there_are_the_masked_tokens_alone(num_labelled):
+    """Prevents soft targets out of nothing, and a step without a masked token that fails."""
+    case = Case(num_labelled=num_labelled, has_bias=False)
+    soft, hard = case.chunked(2, has_teacher=False)
+    assert soft.tolist() == [0.0] * NUM_POSITIONS
+    torch.testing.assert_close(hard, case.plain()[1], rtol=1e-12, atol=1e-12)
+    mine = torch.autograd.grad(hard.sum(), case.student.weight)
+    theirs = torch.autograd.grad(case.plain()[1].sum(), case.student.weight)
+    torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_no_gradient_reaches_the_teacher():
+    """Prevents a teacher that moves towards the student."""
+    case = Case()
+    loss = sum(term.sum() for term in case.chunked(7))
+    found = torch.autograd.grad(loss, [case.teacher_states, *case.teacher.parameters()], allow_unused=True)
+    assert found == (None, None, None)
+
+
+class LargestLogits(TorchDispatchMode):
+    """Remembers the most positions whose numbers over the vocabulary stood in one tensor."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        for tensor in output if isinstance(output, tuple | list) else [output]:
+            if isinstance(tensor, torch.Tensor) and tensor.dim() == 2 and tensor.shape[1] == NUM_WORDS:
+                self.most = max(self.most, tensor.shape[0])
+        return output
+
+
+def test_logits_of_more_than_a_chunk_never_exist():
+    """Prevents the memory that the chunks are for from being taken all the same, in the forward or backward pass."""
+    case = Case()
+    with LargestLogits() as plain:
+        case.gradients(case.plain())
+    with LargestLogits() as chunked:
+        case.gradients(case.chunked(13))  # more than either width, so that no turned decoder is taken for logits
+    assert (plain.most, chunked.most) == (NUM_POSITIONS, 13)
+
+
+def test_float16_is_computed_in_float32():
+    """Prevents sums over a vocabulary in half precision, which lose most of it."""
+    case = Case(dtype=torch.bfloat16)
+    assert {term.dtype for term in case.chunked(7)} == {torch.float32}
+
+
+def test_bad_arguments_are_refused():
+    """Prevents an endless loop, and vocabularies that broadcast to a plausible number."""
+    case = Case()
+    with pytest.raises(ValueError, match="at least one position"):
+        case.chunked(0)
+    case.teacher = nn.Linear(12, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="same outputs"):
+        case.chunked(7)

@@ -1,0 +1,132 @@
+"""Text from files to rows of token ids."""
+
+import gzip
+import json
+
+import datasets
+import pytest
+
+from distilbert_kd.errors import DataError
+from distilbert_kd.pretraining import text as text_module
+from distilbert_kd.pretraining.text import TextSource, tokenized_text
+from tests.tiny import tiny_tokenizer
+
+
+TOKENIZER = tiny_tokenizer()
+CLS, SEP = TOKENIZER.cls_token_id, TOKENIZER.sep_token_id
+TEXTS = ["a good film", "the plot is weak and the cast is dull", "funny"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The same three texts as .txt and .txt.gz (two files), .jsonl, .csv and .parquet, each in a folder of its own."""
+    for name in ("txt", "jsonl", "csv", "parquet"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "txt" / "1.txt").write_text(f"{TEXTS[0]}\n\n{TEXTS[1]}\n   \n", encoding="utf-8")
+    with gzip.open(tmp_path / "txt" / "2.txt.gz", "wt", encoding="utf-8") as file:
+        file.write(TEXTS[2])
+    lines = [json.dumps({"body": text, "n": i}) for i, text in enumerate([*TEXTS, None])]
+    (tmp_path / "jsonl" / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "csv" / "a.csv").write_text("n,body\n" + "".join(f'1,"{text}"\n' for text in TEXTS), encoding="utf-8")
+    datasets.Dataset.from_dict({"body": TEXTS}).to_parquet(tmp_path / "parquet" / "a.parquet")
+    return tmp_path
+
+
+def ids_of(text):
+    return TOKENIZER(text, add_special_tokens=False)["input_ids"]
+
+
+def rows_of(folder, *patterns, column="body", **settings):
+    source = TextSource(tuple(str(folder / pattern) for pattern in patterns), column=column, **settings)
+    return tokenized_text(source, TOKENIZER, folder / "cache").rows["input_ids"][:]
+
+
+@pytest.mark.parametrize("pattern", ["txt", "txt/*", "**/*.txt*", "jsonl", "csv/a.csv", "parquet"])
+def test_every_kind_of_file_gives_the_same_rows(folder, pattern):
+    """Prevents a kind of file that reads other text, blank lines as rows, and rows without a text."""
+    column = "text" if "txt" in pattern else "body"
+    rows = rows_of(folder, pattern, column=column, packing="sentences", max_length=64)
+    assert rows == [[CLS, *ids_of(text), SEP] for text in TEXTS]
+
+
+def test_sentences_are_cut(folder):
+    """Prevents rows that the models have no positions for."""
+    rows = rows_of(folder, "jsonl", packing="sentences", max_length=6)
+    assert rows == [[CLS, *ids_of(text)[:4], SEP] for text in TEXTS]
+
+
+def test_blocks_hold_every_token_once(folder):
+    """Prevents tokens that are lost or doubled where blocks meet, and texts without a mark between them."""
+    rows = rows_of(folder, "jsonl", packing="blocks", max_length=6)
+    assert all(row[0] == CLS and row[-1] == SEP for row in rows)
+    assert [len(row) for row in rows[:-1]] == [6] * (len(rows) - 1)
+    joined = [token for row in rows for token in row[1:-1]]
+    last = [SEP] if joined[-1] == SEP else []  # stays where it fills a block
+    assert joined == [*ids_of(TEXTS[0]), SEP, *ids_of(TEXTS[1]), SEP, *ids_of(TEXTS[2]), *last]
+
+
+def test_blocks_do_not_depend_on_how_much_is_read_at_a_time(folder, monkeypatch):
+    """Prevents a remainder that is thrown away each thousand texts."""
+    at_once = rows_of(folder, "jsonl", packing="blocks", max_length=6)
+    monkeypatch.setattr(text_module, "_AT_A_TIME", 1)
+    (cached,) = (folder / "cache").iterdir()
+    cached.unlink()
+    assert rows_of(folder, "jsonl", packing="blocks", max_length=6) == at_once
+
+
+def test_no_more_than_the_wanted_rows(folder):
+    """Prevents a smoke test that reads all of Wikipedia."""
+    assert len(rows_of(folder, "jsonl", packing="sentences", max_rows=2)) == 2
+
+
+def test_text_is_tokenised_once_until_something_changes(folder, monkeypatch):
+    """Prevents hours of tokenising at each start, and rows of a file that has changed since."""
+    before = rows_of(folder, "txt", column="text", packing="sentences")
+    with monkeypatch.context() as patch:
+        patch.setattr(text_module, "_texts", lambda *_: pytest.fail("it is read again"))
+        assert rows_of(folder, "txt", column="text", packing="sentences") == before
+    (folder / "txt" / "1.txt").write_text("worst film ever", encoding="utf-8")
+    assert rows_of(folder, "txt", column="text", packing="sentences")[0] == [CLS, *ids_of("worst film ever"), SEP]
+    assert len(list((folder / "cache").iterdir())) == 2
+
+
+def test_what_is_cut_off_leaves_nothing_that_looks_whole(folder, monkeypatch):
+    """Prevents half a corpus from being taken for the whole one after a crash."""
+
+    def texts(*_):
+        yield "a film"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(text_module, "_texts", texts)
+    with pytest.raises(KeyboardInterrupt):
+        rows_of(folder, "jsonl")
+    assert list((folder / "cache").iterdir()) == []
+
+
+def test_the_rows_are_mapped_from_disk(folder):
+    """Prevents a corpus that has to fit into memory."""
+    source = TextSource((str(folder / "jsonl"),), column="body")
+    text = tokenized_text(source, TOKENIZER, folder / "cache")
+    assert [file["filename"] for file in text.rows.cache_files] == [str(folder / "cache" / f"{text.key}.arrow")]
+    assert text.num_tokens == sum(len(row) for row in text.rows["input_ids"])
+    assert str(text.rows.features["input_ids"].feature.dtype) == "uint16"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "settings", "message"),
+    [
+        (["missing/*.txt"], {}, "for which there are none"),
+        (["txt", "jsonl"], {}, "files of one kind, got json, text"),
+        (["jsonl"], {"column": "text"}, "one of the columns body, n, got 'text'"),
+        (["../other.doc"], {}, "names that end in"),
+        (["blank.txt"], {"column": "text"}, "got none"),
+        (["broken.jsonl"], {}, "text that can be read"),
+    ],
+)
+def test_text_that_cannot_be_read_is_refused(folder, patterns, settings, message):
+    """Prevents a run on no text, or on the file names' text, from ending in a library's traceback."""
+    (folder.parent / "other.doc").write_text("x", encoding="utf-8")
+    (folder / "blank.txt").write_text("\n \n", encoding="utf-8")
+    (folder / "broken.jsonl").write_text('{"body": "a"\n{', encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        rows_of(folder, *patterns, **settings)
