@@ -18,7 +18,7 @@ from distilbert_kd.hardware import describe_device
 from distilbert_kd.pretraining.models import load_language_model
 from distilbert_kd.pretraining.recipe import PretrainingRecipe
 from distilbert_kd.pretraining.resuming import check_same_text, enter_run, newest_checkpoint
-from distilbert_kd.pretraining.text import DEFAULT_CACHE_DIR, TextSource, TokenizedText, tokenized_text
+from distilbert_kd.pretraining.text import DEFAULT_CACHE_DIR, HubSource, TextSource, TokenizedText, tokenized_text
 from distilbert_kd.pretraining.trainer import PretrainingTrainer
 from distilbert_kd.progress import ProgressLines
 from distilbert_kd.run_folder import RunFolder
@@ -166,10 +166,7 @@ def _source(recipe: PretrainingRecipe) -> TextSource:
     text = recipe.text
     return TextSource(
         files=tuple(text.files or ()),
-        dataset=text.dataset,
-        dataset_config=text.dataset_config,
-        split=text.split or "train",
-        revision=text.revision,
+        datasets=tuple(HubSource(**one.model_dump()) for one in text.datasets or ()),
         column=text.column,
         packing=text.packing,
         max_length=text.max_length,

@@ -14,7 +14,23 @@ from distilbert_kd.recipe_rules import teacher_problems
 from distilbert_kd.training_arguments import shown
 
 
-__all__ = ["LanguageTeacher", "Objective", "PretrainingRecipe", "PretrainingText", "load_pretraining_recipe"]
+__all__ = [
+    "HubText",
+    "LanguageTeacher",
+    "Objective",
+    "PretrainingRecipe",
+    "PretrainingText",
+    "load_pretraining_recipe",
+]
+
+
+class HubText(Section):
+    """A data set of the Hub, or a part of it."""
+
+    dataset: Text = Field(description="The data set's id, or its folder.")
+    config: Text | None = Field(default=None, description="Its configuration.")
+    split: Text = Field(default="train", description="Its split.")
+    revision: Text | None = Field(default=None, description="Its revision on the Hub.")
 
 
 class PretrainingText(Section):
@@ -23,10 +39,9 @@ class PretrainingText(Section):
     files: Annotated[list[PathText], Field(min_length=1)] | None = Field(
         default=None, description="Paths, patterns (**/*.txt) and folders of .txt, .jsonl, .csv or .parquet, or .gz."
     )
-    dataset: Text | None = Field(default=None, description="A data set of the Hub, or its folder.")
-    dataset_config: Text | None = Field(default=None, description="The configuration of `dataset`.")
-    split: Text | None = Field(default=None, description="The split of `dataset`; train by default.")
-    revision: Text | None = Field(default=None, description="The revision of the data set on the Hub.")
+    datasets: Annotated[list[HubText], Field(min_length=1)] | None = Field(
+        default=None, description="Data sets of the Hub, one after the other."
+    )
     column: Text = Field(default="text", description="The column of the text; a .txt file has one text a line.")
     packing: Literal["blocks", "sentences"] = Field(
         default="blocks", description="blocks: texts joined and cut into rows of max_length; sentences: one row each."
@@ -39,14 +54,10 @@ class PretrainingText(Section):
 
     @staticmethod
     def _rules(given: Mapping[str, Any]) -> list[str]:
-        of_hub = ("dataset", "dataset_config", "split", "revision")
-        has_files, has_dataset = (given.get(key) is not None for key in ("files", "dataset"))
-        if not has_files and not has_dataset:
-            return ["text: expected one source (files or dataset), got none"]
-        if has_files:
-            reason = "not allowed with text.files; keep one source of text"
-            return [f"text.{key}: {shown(given[key])}: {reason}" for key in of_hub if given.get(key) is not None]
-        return []
+        sources = [key for key in ("files", "datasets") if given.get(key) is not None]
+        if len(sources) == 1:
+            return []
+        return [f"text: expected one source (files or datasets), got {' and '.join(sources) or 'none'}"]
 
 
 class LanguageTeacher(Section):

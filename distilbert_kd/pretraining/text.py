@@ -28,7 +28,7 @@ from distilbert_kd.errors import DataError
 from distilbert_kd.storage import storage_errors
 
 
-__all__ = ["DEFAULT_CACHE_DIR", "TextSource", "TokenizedText", "tokenized_text"]
+__all__ = ["DEFAULT_CACHE_DIR", "HubSource", "TextSource", "TokenizedText", "tokenized_text"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +45,22 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
+class HubSource:
+    """A split of a data set of the Hub, or of a folder."""
+
+    dataset: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
 class TextSource:
     """Where text comes from, and how it becomes rows.
 
     Attributes:
-        files: Paths, patterns and folders; none for a data set of the Hub.
-        dataset: Of the Hub, or its folder.
-        dataset_config: Of `dataset`.
-        split: Of `dataset`.
-        revision: Of `dataset`.
+        files: Paths, patterns and folders; or
+        datasets: Of the Hub, one after the other.
         column: Of the text; a .txt file has one text a line.
         packing: "blocks": texts one after the other, a separator between them, cut into rows of `max_length`;
             "sentences": one row for each text, cut at `max_length`.
@@ -62,10 +69,7 @@ class TextSource:
     """
 
     files: tuple[str, ...] = ()
-    dataset: str | None = None
-    dataset_config: str | None = None
-    split: str = "train"
-    revision: str | None = None
+    datasets: tuple[HubSource, ...] = ()
     column: str = "text"
     packing: Literal["blocks", "sentences"] = "blocks"
     max_length: int = 512
@@ -160,8 +164,8 @@ def _reader(file: Path) -> str:
 
 
 def _described(source: TextSource, files: list[Path]) -> str:
-    if source.dataset is not None:
-        return " ".join(filter(None, (source.dataset, source.dataset_config, source.split)))
+    if source.datasets:
+        return ", ".join(" ".join(filter(None, (one.dataset, one.config, one.split))) for one in source.datasets)
     return str(files[0]) if len(files) == 1 else f"{len(files)} files, {files[0]} first"
 
 
@@ -180,19 +184,22 @@ def _key(source: TextSource, files: list[Path], tokenizer: PreTrainedTokenizerBa
 
 def _texts(source: TextSource, files: list[Path]) -> Iterator[str]:
     """The texts that are not blank, one after the other."""
-    what: dict[str, Any] = {"path": source.dataset, "name": source.dataset_config, "revision": source.revision}
+    wanted: list[dict[str, Any]] = [
+        {"path": one.dataset, "name": one.config, "split": one.split, "revision": one.revision}
+        for one in source.datasets
+    ]
     if files:
-        what = {"path": _reader(files[0]), "data_files": [str(file) for file in files]}
+        wanted = [{"path": _reader(files[0]), "data_files": [str(file) for file in files], "split": "train"}]
     try:
-        stream = datasets.load_dataset(**what, split=source.split if not files else "train", streaming=True)
-        for row in stream:
-            if source.column not in row:
-                raise DataError(
-                    f"text.column: expected one of the columns {', '.join(row)}, got {source.column!r}. Correct it."
-                )
-            text = row[source.column]
-            if isinstance(text, str) and text.strip():
-                yield text
+        for one in wanted:
+            for row in datasets.load_dataset(**one, streaming=True):
+                if source.column not in row:
+                    raise DataError(
+                        f"text.column: expected one of {', '.join(row)}, got {source.column!r}. Correct it."
+                    )
+                text = row[source.column]
+                if isinstance(text, str) and text.strip():
+                    yield text
     except DataError:
         raise
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:

@@ -47,7 +47,8 @@ def test_what_is_written_is_read_again(tmp_path):
     ("section", "message"),
     [
         ({"text": {}}, "text: expected one source"),
-        ({"text": {"files": ["a"], "dataset": "b"}}, 'text.dataset: "b": not allowed with text.files'),
+        ({"text": {"files": ["a"], "datasets": [{"dataset": "b"}]}}, "got files and datasets"),
+        ({"text": {"datasets": [{"dataset": "b", "name": "c"}]}}, "text.datasets[0].name"),
         ({"text": {"files": ["a"], "packing": "block"}}, "did you mean blocks?"),
         ({"text": {"files": ["a"], "max_lenght": 8}}, "did you mean text.max_length?"),
         ({"teacher": {"model": "package:x", "revision": "1"}}, "not allowed with a package"),

@@ -8,7 +8,7 @@ import pytest
 
 from distilbert_kd.errors import DataError
 from distilbert_kd.pretraining import text as text_module
-from distilbert_kd.pretraining.text import TextSource, tokenized_text
+from distilbert_kd.pretraining.text import HubSource, TextSource, tokenized_text
 from tests.tiny import tiny_tokenizer
 
 
@@ -47,6 +47,15 @@ def test_every_kind_of_file_gives_the_same_rows(folder, pattern):
     column = "text" if "txt" in pattern else "body"
     rows = rows_of(folder, pattern, column=column, packing="sentences", max_length=64)
     assert rows == [[CLS, *ids_of(text), SEP] for text in TEXTS]
+
+
+def test_data_sets_follow_each_other(folder):
+    """Prevents all but one of several corpora from being left out; a folder stands for a data set of the Hub."""
+    sources = tuple(HubSource(str(folder / name)) for name in ("jsonl", "parquet"))
+    source = TextSource(datasets=sources, column="body", packing="sentences", max_length=64)
+    text = tokenized_text(source, TOKENIZER, folder / "cache")
+    assert text.rows["input_ids"][:] == [[CLS, *ids_of(words), SEP] for words in (*TEXTS, *TEXTS)]
+    assert text.source == f"{folder / 'jsonl'} train, {folder / 'parquet'} train"
 
 
 def test_sentences_are_cut(folder):
@@ -117,7 +126,7 @@ def test_the_rows_are_mapped_from_disk(folder):
     [
         (["missing/*.txt"], {}, "for which there are none"),
         (["txt", "jsonl"], {}, "files of one kind, got json, text"),
-        (["jsonl"], {"column": "text"}, "one of the columns body, n, got 'text'"),
+        (["jsonl"], {"column": "text"}, "expected one of body, n, got 'text'"),
         (["../other.doc"], {}, "names that end in"),
         (["blank.txt"], {"column": "text"}, "got none"),
         (["broken.jsonl"], {}, "text that can be read"),
