@@ -16,20 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, SequentialSampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import BatchRebalanceSampler
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from distilbert_kd import first_position
 from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
-from distilbert_kd.deep_terms import DeepTerms, Term, without_projections
-from distilbert_kd.errors import DivergedError, RecipeError
+from distilbert_kd.deep_terms import DeepTerms, Term
+from distilbert_kd.errors import RecipeError
 from distilbert_kd.length_grouping import WINDOW, LengthGroupedBatchSampler, row_lengths
 from distilbert_kd.losses.logits import hard_loss, has_label, mix, soft_loss
 from distilbert_kd.losses.schedule import Schedule, as_schedule
 from distilbert_kd.row_checks import TEACHER_LOGITS, check_rows
 from distilbert_kd.sampling import FILLER, shared_loader
-from distilbert_kd.term_means import TermMeans
+from distilbert_kd.step_mean_trainer import StepMeanTrainer
 from distilbert_kd.trainer_options import refuse_ignored_options
 
 
@@ -38,7 +38,7 @@ __all__ = ["DistillationTrainer"]
 logger = logging.getLogger(__name__)
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(StepMeanTrainer):
     """A `transformers.Trainer` whose student learns from labels and from a teacher's distribution.
 
     Loss of a row: `(1 - alpha) * L_hard + alpha * T^2 * KL(teacher_T || student_T)`, L_hard at T = 1; with one output
@@ -62,12 +62,6 @@ class DistillationTrainer(Trainer):
     Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531; the Trainer's contract is `compute_loss` and
     `loss_is_scaled_for_ga` in transformers/trainer.py (5.19 and later).
     """
-
-    # The loss below is divided by the rows of the whole step. Without this, Trainer guesses from the signature of the
-    # model, and is off by the number of accumulation steps for BERT and its family.
-    loss_is_scaled_for_ga = True
-
-    model: PreTrainedModel
 
     def __init__(
         self,
@@ -113,7 +107,6 @@ class DistillationTrainer(Trainer):
         refuse_ignored_options(self, teacher, teacher_labels, teacher_processing_class, terms)
         self.teacher = teacher
         self._teacher_order: Tensor | None = None
-        self._terms = TermMeans()
         self._student_arguments = _forward_arguments(self.model)
         self._teacher_arguments: frozenset[str] = frozenset()
         if teacher is not None:
@@ -214,9 +207,6 @@ class DistillationTrainer(Trainer):
         num_rows = sum((self._counted_rows(batch).sum() for batch in batches), torch.zeros((), dtype=torch.long))
         return batches, self.accelerator.reduce(num_rows.to(device), "sum").clamp(min=1)
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> None:
-        """Nothing: Trainer counts labels here, for each evaluation batch too; rows are counted above."""
-
     def _counted_rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Which rows of a batch have a target: (B,), bool."""
         rows = torch.ones(len(batch["input_ids"]), dtype=torch.bool, device=batch["input_ids"].device)
@@ -281,17 +271,17 @@ class DistillationTrainer(Trainer):
         counted = self._counted_rows(inputs)
         labelled = has_label(labels)
         rows = hard = hard_loss(logits, labels)
-        self._terms.add("hard_loss", hard, labelled)
+        self.term_means.add("hard_loss", hard, labelled)
         if self._rows_have_soft_targets:
             soft = soft_loss(logits, self._teacher_logits(inputs), self.temperature.at(self._progress))
-            self._terms.add("soft_loss", soft, counted)
+            self.term_means.add("soft_loss", soft, counted)
             rows = mix(hard, soft, labelled, self.alpha.at(self._progress))
         if self._deep_terms:
             mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
             for name, values in self._deep_terms.row_values(mask).items():
-                self._terms.add(name, values, counted)
+                self.term_means.add(name, values, counted)
                 rows = rows + self._deep_terms.weights[name] * values
-        self._terms.add("loss", rows, counted)
+        self.term_means.add("loss", rows, counted)
         total = torch.where(counted, rows, torch.zeros_like(rows)).sum()
         return total / (counted.sum().clamp(min=1) if num_rows is None else num_rows) * self.accelerator.num_processes
 
@@ -381,76 +371,21 @@ class DistillationTrainer(Trainer):
         """In data set order, always: `group_by_length` would reorder the rows of `predict`."""
         return SequentialSampler(eval_dataset) if has_length(eval_dataset) else None
 
-    # Logs and faults.
+    # Logs: see distilbert_kd.step_mean_trainer.
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As Trainer, with the terms of the loss beside the loss.
-
-        Args:
-            logs: what to log.
-            start_time: of the training.
-
-        Raises:
-            DivergedError: the loss, a term or the gradient is not finite.
-        """
-        if "loss" in logs:
-            logs |= self._terms.pop(self.accelerator)
-            for name, schedule in (("alpha", self.alpha), ("temperature", self.temperature)):
-                if self._rows_have_soft_targets and not schedule.is_constant:
-                    logs[name] = schedule.at((self.state.global_step - 1) / max(self.state.max_steps - 1, 1))
-            # Under fp16 an infinite gradient is the scaler's way to find its scale: that step is skipped.
-            scaled = {"grad_norm"} if self.accelerator.scaler is not None else set()
-            self._refuse_non_finite({name: torch.tensor(logs[name]) for name in logs.keys() - scaled})
-        super().log(logs, start_time)
-
-    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As Trainer, which comes here for each training and each try with a smaller batch."""
-        self._terms = TermMeans()
-        return super()._inner_training_loop(*args, **kwargs)
-
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As Trainer.
+    def logged(self, terms: dict[str, float]) -> dict[str, float]:
+        """What is logged beside Trainer's own numbers.
 
         Args:
-            *args: as Trainer.
-            **kwargs: as Trainer.
+            terms: the mean of each term since the last log line.
 
         Returns:
-            Steps, mean loss and speed, as Trainer.
-
-        Raises:
-            DivergedError: a weight is not finite at the end.
+            The terms, and alpha and temperature where they follow a schedule.
         """
-        output = super().train(*args, **kwargs)
-        self._refuse_non_finite(dict(self.model.named_parameters()))
-        return output
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As Trainer, but weights that are not finite are never saved, nor are projections, except in checkpoints.
-
-        Args:
-            output_dir: where to; the training arguments' when not given.
-            _internal_call: Trainer's own.
-
-        Raises:
-            DivergedError: a weight is not finite.
-        """
-        self._refuse_non_finite(dict(self.model.named_parameters()))
-        with nullcontext() if _internal_call else without_projections(self.model):  # a checkpoint goes on with them
-            super().save_model(output_dir, _internal_call)
-
-    def _refuse_non_finite(self, tensors: Mapping[str, Tensor]) -> None:
-        broken = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all())
-        if not broken:
-            return
-        message = (
-            f"Expected finite numbers, got NaN or infinity in {', '.join(broken[:3])} at step "
-            f"{self.state.global_step}. Such weights are not saved. Lower the learning rate, or look for rows with "
-            "broken targets."
-        )
-        if getattr(self, "hp_search_backend", None) is None:
-            raise DivergedError(message)
-        logger.warning("%s The search goes on.", message)  # a trial that fails is the search's to judge
+        for name, schedule in (("alpha", self.alpha), ("temperature", self.temperature)):
+            if self._rows_have_soft_targets and not schedule.is_constant:
+                terms[name] = schedule.at((self.state.global_step - 1) / max(self.state.max_steps - 1, 1))
+        return terms
 
 
 def _is_regression(model: PreTrainedModel) -> bool:

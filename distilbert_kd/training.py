@@ -21,7 +21,7 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from distilbert_kd.deep_terms import PROJECTIONS, Term
 from distilbert_kd.errors import RecipeError
@@ -293,7 +293,7 @@ def attention_as(implementation: str | None, *models: PreTrainedModel) -> Iterat
         yield
     finally:
         for model, own in zip(models, before, strict=True):
-            model.set_attn_implementation(own)
+            model.set_attn_implementation(own or "eager")
 
 
 def check_attention(implementation: str | None, arguments: TrainingArguments, where: str) -> None:
