@@ -286,14 +286,17 @@ def attention_as(implementation: str | None, *models: PreTrainedModel) -> Iterat
         implementation: as `PreTrainedModel.set_attn_implementation` takes it.
         *models: are as before afterwards, because FlashAttention can't be asked in float32.
     """
-    before = [model.config._attn_implementation for model in models]
+    if implementation is None:
+        yield
+        return
+    before = [model.config._attn_implementation or "eager" for model in models]
     try:
-        for model in models if implementation is not None else ():
+        for model in models:
             model.set_attn_implementation(implementation)
         yield
     finally:
         for model, own in zip(models, before, strict=True):
-            model.set_attn_implementation(own or "eager")
+            model.set_attn_implementation(own)
 
 
 def check_attention(implementation: str | None, arguments: TrainingArguments, where: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = "distilbert_kd"
 HEAVY = {"accelerate", "datasets", "evaluate", "scipy", "sklearn", "torch", "transformers"}
-LIGHT = ("errors", "recipe", "run_folder", "training_arguments", "student.layer_maps", "data.tasks", "cli")
+LIGHT = ("errors", "recipe", "run_folder", "training_arguments", "student.layer_maps", "pretraining.recipe", "data.tasks", "cli")
 
 
 def module_name(path: Path) -> str:
