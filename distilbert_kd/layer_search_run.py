@@ -27,16 +27,16 @@ from distilbert_kd.hardware import describe_device
 from distilbert_kd.layer_search import LayerSearch, measure_on, search_layers
 from distilbert_kd.layer_search_report import write_report
 from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric, labelled
-from distilbert_kd.pipeline import (
-    _cache_dir,
-    _check_architecture,
-    _log_data,
-    _readers,
-    _schedule,
-    _student,
-    deep_terms_of,
-)
 from distilbert_kd.recipe import Recipe
+from distilbert_kd.recipe_parts import (
+    cache_dir_of,
+    check_architecture,
+    log_data,
+    readers_of,
+    schedule_of,
+    student_of,
+    terms_of,
+)
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.scoring import check_teacher_score, labels_of
 from distilbert_kd.storage import write_text
@@ -111,15 +111,15 @@ def run_layer_search(
     logger.info("device: %s", describe_device(prediction))
 
     data = hold_out(load_task(recipe.data, recipe.name), size.num_held_out, recipe.seed)
-    teacher, _ = _readers(recipe, data)
+    teacher, _ = readers_of(recipe, data)
     num_layers = len(resolve_layers(count_layers(teacher.model), recipe.student.num_layers, recipe.student.layers))
-    _check_architecture(teacher, data, recipe)
-    _log_data(data, teacher.rows, recipe.data.max_length)
+    check_architecture(teacher, data, recipe)
+    log_data(data, teacher.rows, recipe.data.max_length)
     teacher_name = _train_teacher(recipe, teacher, data, folder, show_bars)
     sample, data_of_sample = _sample(teacher, data, size.num_rows, recipe.seed)
 
     def ask(split: str) -> datasets.Dataset:
-        return ask_teacher(sample, data_of_sample, split, recipe.data.max_length, prediction, _cache_dir(recipe))
+        return ask_teacher(sample, data_of_sample, split, recipe.data.max_length, prediction, cache_dir_of(recipe))
 
     answers, answers_held_out = ask("train"), ask(HELD_OUT)
     judging = sample.rows.evaluation[HELD_OUT]
@@ -136,14 +136,14 @@ def run_layer_search(
     tokenizer, metric = sample.tokenizer, data.metric
 
     signal: dict[str, Any] = (
-        {"teacher": sample.model, "terms": deep_terms_of(recipe)}
+        {"teacher": sample.model, "terms": terms_of(recipe)}
         if recipe.distillation.has_deep_terms
         else {"teacher_logits": answers}
     )
 
     def distil(layers: list[int], seed: int) -> PreTrainedModel:
         set_seed(seed)
-        student = _student(sample, layers, recipe)
+        student = student_of(sample, layers, recipe)
         with tempfile.TemporaryDirectory(prefix=".student-", dir=folder.root) as nowhere:
             train_model(
                 "-".join(map(str, layers)),
@@ -152,8 +152,8 @@ def run_layer_search(
                 distillations[seed],
                 Path(nowhere),
                 **signal,
-                temperature=_schedule(recipe.distillation.temperature),
-                alpha=_schedule(recipe.distillation.alpha),
+                temperature=schedule_of(recipe.distillation.temperature),
+                alpha=schedule_of(recipe.distillation.alpha),
             )
         return student.model
 

@@ -11,27 +11,31 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import TrainingArguments, set_seed
+from transformers import TrainingArguments
 
-from distilbert_kd.compatibility import check_same_tokenizer
 from distilbert_kd.data.loading import load_task
 from distilbert_kd.data.task_data import TaskData
-from distilbert_kd.deep_terms import DeepTerms, Term
+from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.errors import RecipeError
 from distilbert_kd.hardware import describe_device
-from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.recipe import Recipe
-from distilbert_kd.recipe import Schedule as RecipeSchedule
-from distilbert_kd.recipe import Term as RecipeTerm
+from distilbert_kd.recipe_parts import (
+    cache_dir_of,
+    check_architecture,
+    log_data,
+    readers_of,
+    schedule_of,
+    student_of,
+    terms_of,
+)
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.run_records import RunRecords, results_record
 from distilbert_kd.scoring import check_teacher_score, describe_models, labels_of, score_models
-from distilbert_kd.student.build import build_student, count_layers, freeze_embeddings
-from distilbert_kd.student.distilbert import check_can_be_distilbert
+from distilbert_kd.student.build import count_layers
 from distilbert_kd.student.layer_maps import resolve_layers
-from distilbert_kd.task_rows import Reader, TaskRows, tokenize_task, tokenizer_for
-from distilbert_kd.teacher import load_base, load_classifier, load_teacher, load_tokenizer
-from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR, ask_teacher, logits_column
+from distilbert_kd.task_rows import Reader, tokenize_task
+from distilbert_kd.teacher import load_classifier, load_teacher, load_tokenizer
+from distilbert_kd.teacher_cache import ask_teacher, logits_column
 from distilbert_kd.training import (
     Trained,
     best_epoch,
@@ -42,7 +46,7 @@ from distilbert_kd.training import (
 )
 
 
-__all__ = ["deep_terms_of", "fill_cache", "run"]
+__all__ = ["fill_cache", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,16 +81,16 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
     trained: dict[str, Trained] = {}
     with _saying_what_is_kept(folder, trained):
         data = load_task(recipe.data, recipe.name)
-        teacher, origin = _readers(recipe, data)
+        teacher, origin = readers_of(recipe, data)
         layers = resolve_layers(count_layers(origin.model), recipe.student.num_layers, recipe.student.layers)
-        if len(layers) == count_layers(origin.model):
+        if len(layers) == count_layers(origin.model) and recipe.student.init_from is None:
             logger.warning(
                 "The student keeps all %d layers: it will be no smaller. Set student.num_layers.", len(layers)
             )
-        _check_architecture(origin, data, recipe)
+        check_architecture(origin, data, recipe)
         if recipe.distillation.has_deep_terms:  # what can't be had is found before the teacher is trained
-            DeepTerms(_student(origin, layers, recipe).model, teacher.model, deep_terms_of(recipe))
-        _log_data(data, origin.rows, recipe.data.max_length)
+            DeepTerms(student_of(origin, layers, recipe).model, teacher.model, terms_of(recipe))
+        log_data(data, origin.rows, recipe.data.max_length)
 
         def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
             records.write_recipe(recipe.to_yaml())
@@ -101,7 +105,7 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
             data=data,
             max_length=recipe.data.max_length,
             arguments=arguments.prediction,
-            cache_dir=_cache_dir(recipe),
+            cache_dir=cache_dir_of(recipe),
         )
         answers = {name: logits_column(ask(teacher, split=name)) for name in data.evaluation}
         split = origin.rows.main_split
@@ -111,15 +115,15 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
         caveats = check_teacher_score(answers[split], main_labels, data.metric, teacher_name, split, allow_near_chance)
         records.write_environment(data, teacher.model, recipe.teacher.model, recipe.teacher.revision, recipe.seed)
 
-        students = {name: _student(origin, layers, recipe) for name in ("student", "control")[: 1 + recipe.control]}
+        students = {name: student_of(origin, layers, recipe) for name in ("student", "control")[: 1 + recipe.control]}
         signal: dict[str, Any] = (
-            {"teacher": teacher.model, "terms": deep_terms_of(recipe)}
+            {"teacher": teacher.model, "terms": terms_of(recipe)}
             if recipe.asks_teacher_at_each_step
             else {"teacher_logits": ask(teacher, split="train")}
         )
         del teacher, origin  # answers are on disk: while the students train, no teacher is in memory
         gc.collect()
-        temperature, alpha = _schedule(recipe.distillation.temperature), _schedule(recipe.distillation.alpha)
+        temperature, alpha = schedule_of(recipe.distillation.temperature), schedule_of(recipe.distillation.alpha)
         train("student", students["student"], arguments.student, temperature=temperature, alpha=alpha, **signal)
         if recipe.control:
             train("control", students["control"], arguments.control)
@@ -168,7 +172,7 @@ def fill_cache(recipe: Recipe, show_bars: bool = False) -> Path:
         RecipeError: the teacher is yet to be fine-tuned, or the cache is switched off.
         DistillationError: as in `run`.
     """
-    cache_dir = _cache_dir(recipe)
+    cache_dir = cache_dir_of(recipe)
     if recipe.teacher.finetune is not None or cache_dir is None:
         got = "teacher.finetune, which trains one in a run" if cache_dir is not None else "teacher.cache=false"
         raise RecipeError(
@@ -178,26 +182,11 @@ def fill_cache(recipe: Recipe, show_bars: bool = False) -> Path:
     place = Path(recipe.output_dir).parent
     arguments = prediction_arguments(recipe.training, "training", place, show_bars)
     data = load_task(recipe.data, recipe.name)
-    teacher, origin = _readers(recipe, data)
-    _log_data(data, origin.rows, recipe.data.max_length)
+    teacher, origin = readers_of(recipe, data)
+    log_data(data, origin.rows, recipe.data.max_length)
     for split in ("train", *data.evaluation):
         ask_teacher(teacher, data, split, recipe.data.max_length, arguments, cache_dir)
     return cache_dir
-
-
-def deep_terms_of(recipe: Recipe) -> dict[str, Term]:
-    """The deeper terms of a recipe as the trainer takes them.
-
-    Args:
-        recipe: of the run.
-
-    Returns:
-        Terms by name; those of weight 0 too.
-    """
-    return {
-        name: Term(**term.model_dump()) if isinstance(term, RecipeTerm) else Term(term)
-        for name, term in recipe.distillation.terms.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -223,42 +212,6 @@ def _arguments(recipe: Recipe, folder: RunFolder, show_bars: bool) -> _Arguments
     )
 
 
-def _readers(recipe: Recipe, data: TaskData) -> tuple[Reader, Reader]:
-    """The teacher, as it comes or with a new head to be fine-tuned, and the model that the student is cut from."""
-    source, max_length = recipe.teacher, recipe.data.max_length
-    set_seed(recipe.seed)
-    tokenizer = load_tokenizer(source.model, source.revision)
-    if source.finetune is None:
-        model = load_teacher(source.model, data.label_names, source.revision, source.labels)
-    else:
-        model = load_base(source.model, data.label_names, source.revision)
-    teacher = Reader(model, tokenizer, tokenize_task(data, tokenizer, max_length, model))
-    if recipe.student.init_from is None:
-        return teacher, teacher
-    tokenizer = load_tokenizer(recipe.student.init_from)
-    if recipe.asks_teacher_at_each_step:
-        check_same_tokenizer(tokenizer, teacher.tokenizer)  # online, teacher and student read the same tokens
-    model = load_base(recipe.student.init_from, data.label_names)
-    return teacher, Reader(model, tokenizer, tokenize_task(data, tokenizer, max_length, model))
-
-
-def _check_architecture(origin: Reader, data: TaskData, recipe: Recipe) -> None:
-    """Before the teacher is trained, because a student that can't be made must cost no time."""
-    if recipe.student.architecture == "distilbert":
-        check_can_be_distilbert(origin.model)
-        if "text_pair" in data.train.column_names:
-            logger.warning(
-                "A DistilBERT has no token types: the student can't tell first and second text apart but by [SEP]."
-            )
-
-
-def _student(origin: Reader, layers: list[int], recipe: Recipe) -> Reader:
-    student = build_student(origin.model, layers=layers, architecture=recipe.student.architecture)
-    if recipe.student.freeze_embeddings:
-        freeze_embeddings(student)
-    return Reader(student, tokenizer_for(student, origin.tokenizer), origin.rows)
-
-
 def _trained_teacher(recipe: Recipe, data: TaskData, folder: RunFolder, students: Reader) -> Reader:
     """The teacher, once more, to be timed beside its students."""
     source = recipe.teacher
@@ -272,20 +225,6 @@ def _trained_teacher(recipe: Recipe, data: TaskData, folder: RunFolder, students
         return Reader(model, students.tokenizer, students.rows)
     tokenizer = load_tokenizer(name, revision)
     return Reader(model, tokenizer, tokenize_task(data, tokenizer, recipe.data.max_length, model))
-
-
-def _cache_dir(recipe: Recipe) -> Path | None:
-    if not recipe.teacher.cache:
-        return None
-    return DEFAULT_CACHE_DIR if recipe.teacher.cache_dir is None else Path(recipe.teacher.cache_dir)
-
-
-def _log_data(data: TaskData, rows: TaskRows, max_length: int) -> None:
-    splits = {"train": data.train, **data.evaluation}
-    counts = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
-    logger.info("data: %s from %s: %s rows", data.name, data.source, counts)
-    for note in (*data.notes, *rows.notes(max_length)):
-        logger.info("data: %s", note)
 
 
 @contextmanager
@@ -304,10 +243,6 @@ def _saying_what_is_kept(folder: RunFolder, trained: Mapping[str, Trained]) -> I
         if "student" in trained:
             error.add_note(f"The distilled student is kept in {folder.student}.")
         raise
-
-
-def _schedule(value: float | RecipeSchedule) -> float | Schedule:
-    return Schedule(value.start, value.end, value.shape) if isinstance(value, RecipeSchedule) else value
 
 
 def _with_checkpoints(recipe: Recipe) -> list[str]:

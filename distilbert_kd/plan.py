@@ -17,8 +17,8 @@ from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.deep_terms import PROJECTIONS, DeepTerms
 from distilbert_kd.errors import TeacherError
 from distilbert_kd.hardware import describe_device
-from distilbert_kd.pipeline import deep_terms_of
 from distilbert_kd.recipe import Recipe, Schedule
+from distilbert_kd.recipe_parts import terms_of
 from distilbert_kd.signals import EMBEDDINGS
 from distilbert_kd.student.build import build_student, count_layers
 from distilbert_kd.student.layer_maps import resolve_layers
@@ -48,7 +48,7 @@ def describe(recipe: Recipe) -> str:
     with torch.device("meta"):
         student = build_student(origin, layers=layers, architecture=recipe.student.architecture)
     num_student_parameters = student.num_parameters()
-    terms = DeepTerms(student, teacher, deep_terms_of(recipe))
+    terms = DeepTerms(student, teacher, terms_of(recipe))
     settings = _training(recipe.training, "training", recipe)
     rows = {"train": data.train, **data.evaluation}
     lines = {
@@ -140,7 +140,7 @@ def _objective(recipe: Recipe) -> list[str]:
         parts = [f"(1 - alpha) * hard_loss + alpha * soft_loss(T = {_value(temperature)}), alpha {_value(alpha)}"]
     else:
         parts = [f"{1 - alpha:g} * hard_loss", f"{alpha:g} * soft_loss(T = {_value(temperature)})"]
-    weights = {name: term.weight for name, term in deep_terms_of(recipe).items()}
+    weights = {name: term.weight for name, term in terms_of(recipe).items()}
     return [*parts, *(f"{weight:g} * {name}" for name, weight in weights.items() if weight > 0)]
 
 

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from distilbert_kd import pipeline
+from distilbert_kd import pipeline, recipe_parts
 from distilbert_kd.errors import RecipeError, TeacherError
 from distilbert_kd.recipe import load_recipe
 from distilbert_kd.training import train_model
@@ -62,7 +62,7 @@ def test_the_cached_run_ends_as_the_online_run(teacher, tmp_path):
 def test_no_teacher_is_in_memory_while_students_train(teacher, tmp_path, monkeypatch):
     """Prevents the memory of two models where one is trained."""
     teachers, seen = [], []
-    load = pipeline.load_teacher
+    load = recipe_parts.load_teacher
 
     def loading(*args, **kwargs):
         model = load(*args, **kwargs)
@@ -74,7 +74,7 @@ def test_no_teacher_is_in_memory_while_students_train(teacher, tmp_path, monkeyp
         seen.append((what, [teacher() for teacher in teachers], kwargs.get("teacher")))
         return train_model(what, *args, **kwargs)
 
-    monkeypatch.setattr(pipeline, "load_teacher", loading)
+    monkeypatch.setattr(recipe_parts, "load_teacher", loading)
     monkeypatch.setattr(pipeline, "train_model", training)
     pipeline.run(recipe_of(tmp_path, teacher))
     assert seen == [("student", [None], None), ("control", [None], None)]

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
-from distilbert_kd import pipeline
+from distilbert_kd import pipeline, recipe_parts
 from distilbert_kd.errors import DataError, DivergedError, RecipeError, StorageError, TeacherError
 from distilbert_kd.latency import measure_latency
 from distilbert_kd.recipe import Recipe, load_recipe
@@ -61,7 +61,7 @@ def no_model(monkeypatch):
         pytest.fail("a model was loaded")
 
     for name in ("load_base", "load_teacher", "load_tokenizer"):
-        monkeypatch.setattr(pipeline, name, refuse)
+        monkeypatch.setattr(recipe_parts, name, refuse)
 
 
 def sha256(folder: Path) -> str:

@@ -1,0 +1,138 @@
+"""What a recipe says, as objects: models with their rows, terms, schedules, the cache's folder.
+
+Here and in the commands' own modules a recipe is unpacked; what these call takes ordinary objects.
+"""
+
+import logging
+from pathlib import Path
+
+from transformers import set_seed
+
+from distilbert_kd.compatibility import check_same_tokenizer
+from distilbert_kd.data.task_data import TaskData
+from distilbert_kd.deep_terms import Term
+from distilbert_kd.losses.schedule import Schedule
+from distilbert_kd.recipe import Recipe
+from distilbert_kd.recipe import Schedule as RecipeSchedule
+from distilbert_kd.recipe import Term as RecipeTerm
+from distilbert_kd.student.build import build_student, freeze_embeddings
+from distilbert_kd.student.distilbert import check_can_be_distilbert
+from distilbert_kd.task_rows import Reader, TaskRows, tokenize_task, tokenizer_for
+from distilbert_kd.teacher import load_base, load_teacher, load_tokenizer
+from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR
+
+
+__all__ = [
+    "cache_dir_of",
+    "check_architecture",
+    "log_data",
+    "readers_of",
+    "schedule_of",
+    "student_of",
+    "terms_of",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def readers_of(recipe: Recipe, data: TaskData) -> tuple[Reader, Reader]:
+    """The teacher, as it comes or with a new head to be fine-tuned, and the model that the student is cut from.
+
+    Args:
+        recipe: of the run.
+        data: its rows.
+
+    Returns:
+        Both, each with its tokenizer and rows; the same object twice without `student.init_from`.
+
+    Raises:
+        TeacherError: a model or tokenizer can't be had, or they don't fit each other.
+    """
+    source, max_length = recipe.teacher, recipe.data.max_length
+    set_seed(recipe.seed)
+    tokenizer = load_tokenizer(source.model, source.revision)
+    if source.finetune is None:
+        model = load_teacher(source.model, data.label_names, source.revision, source.labels)
+    else:
+        model = load_base(source.model, data.label_names, source.revision)
+    teacher = Reader(model, tokenizer, tokenize_task(data, tokenizer, max_length, model))
+    if recipe.student.init_from is None:
+        return teacher, teacher
+    tokenizer = load_tokenizer(recipe.student.init_from)
+    model = load_base(recipe.student.init_from, data.label_names)
+    if recipe.asks_teacher_at_each_step:  # both read the same tokens, and the teacher may want more of them
+        check_same_tokenizer(tokenizer, teacher.tokenizer)
+        return teacher, Reader(model, tokenizer, teacher.rows)
+    return teacher, Reader(model, tokenizer, tokenize_task(data, tokenizer, max_length, model))
+
+
+def check_architecture(origin: Reader, data: TaskData, recipe: Recipe) -> None:
+    """Refuses a student of another architecture that can't be made, before the teacher is trained.
+
+    Args:
+        origin: what the student is cut from.
+        data: its rows; two texts in a row lose their token types in a DistilBERT, which is said.
+        recipe: of the run.
+
+    Raises:
+        TeacherError: no DistilBERT can be made of the model.
+    """
+    if recipe.student.architecture == "distilbert":
+        check_can_be_distilbert(origin.model)
+        if "text_pair" in data.train.column_names:
+            logger.warning(
+                "A DistilBERT has no token types: the student can't tell first and second text apart but by [SEP]."
+            )
+
+
+def student_of(origin: Reader, layers: list[int], recipe: Recipe) -> Reader:
+    """A student, before its training.
+
+    Args:
+        origin: what it is cut from.
+        layers: that are kept.
+        recipe: of the run.
+
+    Returns:
+        The student with its tokenizer, and the rows of `origin`.
+    """
+    student = build_student(origin.model, layers=layers, architecture=recipe.student.architecture)
+    if recipe.student.freeze_embeddings:
+        freeze_embeddings(student)
+    return Reader(student, tokenizer_for(student, origin.tokenizer), origin.rows)
+
+
+def terms_of(recipe: Recipe) -> dict[str, Term]:
+    """The deeper terms of a recipe as the trainer takes them.
+
+    Args:
+        recipe: of the run.
+
+    Returns:
+        Terms by name; those of weight 0 too.
+    """
+    return {
+        name: Term(**term.model_dump()) if isinstance(term, RecipeTerm) else Term(term)
+        for name, term in recipe.distillation.terms.items()
+    }
+
+
+def schedule_of(value: float | RecipeSchedule) -> float | Schedule:
+    """A number or schedule of a recipe as the trainer takes it."""
+    return Schedule(value.start, value.end, value.shape) if isinstance(value, RecipeSchedule) else value
+
+
+def cache_dir_of(recipe: Recipe) -> Path | None:
+    """Where the teacher's answers are kept; None where the recipe wants no cache."""
+    if not recipe.teacher.cache:
+        return None
+    return DEFAULT_CACHE_DIR if recipe.teacher.cache_dir is None else Path(recipe.teacher.cache_dir)
+
+
+def log_data(data: TaskData, rows: TaskRows, max_length: int) -> None:
+    """Logs where the rows come from, how many there are, and what was found in them."""
+    splits = {"train": data.train, **data.evaluation}
+    counts = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
+    logger.info("data: %s from %s: %s rows", data.name, data.source, counts)
+    for note in (*data.notes, *rows.notes(max_length)):
+        logger.info("data: %s", note)
