@@ -2,14 +2,16 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from distilbert_kd.pretraining.recipe import load_pretraining_recipe
+from distilbert_kd.pretraining.recipe import PretrainingRecipe, load_pretraining_recipe
 from distilbert_kd.recipe import load_recipe
+from distilbert_kd.recipe_messages import valid_paths
 
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "mlm"
@@ -61,6 +63,14 @@ def test_the_second_stage_starts_from_the_first():
     assert second.student.init_from == f"{first.output_dir}/student"
     assert second.student.num_layers == first.student.num_layers
     assert second.teacher.model == first.teacher.model
+
+
+def test_the_document_lists_every_key():
+    """A key that the table lacks, or one that no longer exists, would mislead the reader."""
+    document = (FOLDER.parents[1] / "docs" / "pretraining.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([\w.]+)` \|", document.split("## Every key")[1], re.MULTILINE))
+    known = {path for path in valid_paths(PretrainingRecipe) if not path.startswith(("student.", "objective.terms."))}
+    assert listed == known - {"text", "teacher", "objective"}
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ def test_shown_distillation_commands_are_valid(name):
     import typer
 
     from distilbert_kd.cli import app
+    from distilbert_kd.pretraining.recipe import load_pretraining_recipe
     from distilbert_kd.recipe import load_recipe
 
     known = typer.main.get_command(app).commands
@@ -98,7 +99,7 @@ def test_shown_distillation_commands_are_valid(name):
         overrides = [word for word in rest if re.match(r"[a-z_]+(\.[a-z_]+)*=", word) and not is_placeholder(word)]
         for recipe in recipes:
             if recipe.startswith("recipes/"):
-                load_recipe(ROOT / recipe, overrides)
+                (load_pretraining_recipe if command == "pretrain" else load_recipe)(ROOT / recipe, overrides)
 
 
 @pytest.mark.parametrize("name", NAMES)
