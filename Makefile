@@ -48,6 +48,7 @@ style: .venv/dev.stamp  ## format, and fix what can be fixed
 
 bench: .venv/dev.stamp  ## how fast, against the copied pattern and others; needs GLUE_DIR
 	$(BENCH_ENV) $(BIN)/python benchmarks/speed.py --out build/bench
+	$(BENCH_ENV) $(BIN)/python benchmarks/scaling.py --out build/bench
 
 docker-lint: .venv/dev.stamp  ## lint the Dockerfile
 	$(BIN)/hadolint Dockerfile

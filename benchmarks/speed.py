@@ -35,6 +35,7 @@ NAMES = {
     "cache": "(d) teacher cache alone",
     "first_position": "(d) first position alone",
     "frozen": "(d) frozen embeddings alone",
+    "online": "(d) grouping, first position",
     "ours": "(d) grouping, cache, first position",
     "ours_again": "(d) the same, second run",
     "ours_one_epoch": "(d) the same, one epoch from nothing",
@@ -198,7 +199,8 @@ def report(out: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    header = ["", "samples/s", "CPU s per 1,000 rows", "× (a)", "× (b)", "of (e)", "peak MB", "dev accuracy"]
+    header = ["", "rounds", "samples/s", "CPU s per 1,000 rows", "× (a)", "× (b)", "× (c)", "× (c) best", "of (e)"]
+    header += ["peak MB", "dev accuracy"]
 
     def number(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
@@ -206,10 +208,13 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         [
             row["name"],
+            str(row["rounds"]),
             f"{row['samples_per_s']:.0f}",
             f"{row['cpu_s_per_1000']:.2f}",
             number(row["times_copied"], ".2f"),
             number(row["times_copied_dynamic"], ".2f"),
+            number(row["times_textbrewer"], ".2f"),
+            number(row["times_textbrewer_best"], ".2f"),
             number(row["of_limit"], ".2f"),
             f"{row['peak_memory_mb']:.0f}",
             f"{100 * row['dev_score']:.1f} ± {100 * row['dev_score_error']:.1f}",

@@ -147,6 +147,7 @@ VARIANTS: Mapping[str, Callable[[Trial], Outcome]] = {
     "cache": partial(ours, has_cache=True),
     "first_position": partial(ours, is_first_position_only=True),
     "frozen": partial(ours, is_frozen=True),
+    "online": partial(ours, is_grouped=True, is_first_position_only=True),
     "ours": partial(ours, **_ALL),
     "ours_again": partial(ours, **_ALL),
     "ours_one_epoch": partial(ours, **_ALL),
