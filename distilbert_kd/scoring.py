@@ -19,6 +19,7 @@ from distilbert_kd.evaluation import SplitResult, evaluate_logits, is_near_chanc
 from distilbert_kd.latency import Latency, measure_latency
 from distilbert_kd.length_grouping import row_lengths
 from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric
+from distilbert_kd.sharding import whole_models
 from distilbert_kd.student.build import count_layers
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.trainer import DistillationTrainer
@@ -50,16 +51,17 @@ def predict_logits(
     # Longest first: little padding, and what doesn't fit in memory shows at once.
     order = np.argsort(-row_lengths(rows), kind="stable")
     unlabelled = rows.remove_columns([name for name in rows.column_names if name == "labels"])
-    trainer = new_trainer(
-        DistillationTrainer,
-        model=model,
-        args=arguments,
-        processing_class=tokenizer,
-        alpha=0.0,
-        first_position_only=True,
-    )
-    trainer.remove_callback(PrinterCallback)
-    sorted_logits = logits_of(trainer.predict(unlabelled.select(order)).predictions)
+    with whole_models():
+        trainer = new_trainer(
+            DistillationTrainer,
+            model=model,
+            args=arguments,
+            processing_class=tokenizer,
+            alpha=0.0,
+            first_position_only=True,
+        )
+        trainer.remove_callback(PrinterCallback)
+        sorted_logits = logits_of(trainer.predict(unlabelled.select(order)).predictions)
     take_back(trainer, model)
     logits = np.empty_like(sorted_logits)
     logits[order] = sorted_logits

@@ -2,18 +2,22 @@
 
 import copy
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
 import numpy as np
+import torch
+from accelerate import PartialState
 from accelerate.state import AcceleratorState
-from torch import nn
+from torch import distributed, nn
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -30,6 +34,7 @@ from distilbert_kd.hardware import hardware_settings
 from distilbert_kd.length_grouping import row_lengths
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.progress import ProgressLines
+from distilbert_kd.sharding import is_sharded, sharding, take_up, whole_models
 from distilbert_kd.storage import storage_errors
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.trainer import DistillationTrainer
@@ -62,6 +67,8 @@ _DEFAULTS: dict[str, Any] = {
     "per_device_eval_batch_size": 32,
     "report_to": "none",
     "ddp_find_unused_parameters": False,  # every weight of these models is used
+    # Seconds that a process waits for one that works alone, on text or files. That one died, the launcher notices.
+    "ddp_timeout": 4 * 60 * 60,
 }
 
 #: Settings that predictions share with training, by the start of their names.
@@ -74,6 +81,7 @@ _OF_PREDICTION = (
     "tf32",
     "use_cpu",
     "torch_compile",
+    "ddp_timeout",
 )
 
 
@@ -115,6 +123,7 @@ def training_arguments(
         **values,
     }
     try:
+        _meet(settings)
         arguments = TrainingArguments(output_dir=str(output_dir), seed=seed, **settings)
         _try_out(arguments)
     except (TypeError, ValueError, ImportError, RuntimeError) as error:
@@ -130,14 +139,27 @@ def _hardware_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("use_cpu"):
         return {"dataloader_pin_memory": False}
     settings = hardware_settings()
+    if _is_launched() and not torch.accelerator.is_available():
+        settings["use_cpu"] = True  # unless told, Accelerate takes such processes for so many launches of one
     if values.get("fp16"):
         settings.pop("bf16", None)
     return settings
 
 
+def _meet(settings: Mapping[str, Any]) -> None:
+    """Brings the processes of a launch on CPUs together: `TrainingArguments` does so without `ddp_timeout` there."""
+    if settings.get("use_cpu") and _is_launched() and not distributed.is_initialized():
+        PartialState(cpu=True, timeout=timedelta(seconds=settings["ddp_timeout"]))
+
+
+def _is_launched() -> bool:
+    """Whether a launcher started this process, among others."""
+    return int(os.environ.get("LOCAL_RANK", -1)) >= 0
+
+
 def _try_out(arguments: TrainingArguments) -> None:
     """Makes a Trainer of nothing, which finds what else can't be had: a tracker's package, a batch of no rows."""
-    if arguments.deepspeed or arguments.fsdp:  # they need a whole model
+    if is_sharded(arguments):  # they need a whole model
         return
     with tempfile.TemporaryDirectory() as nowhere:
         settings = copy.copy(arguments)
@@ -184,7 +206,8 @@ def prediction_arguments(
         RecipeError: `TrainingArguments` refuses a value.
     """
     chosen = {name: value for name, value in values.items() if name.startswith(_OF_PREDICTION)}
-    return training_arguments({**chosen, "eval_strategy": "no"}, where, output_dir, 0, show_bars)
+    with whole_models():
+        return training_arguments({**chosen, "eval_strategy": "no"}, where, output_dir, 0, show_bars)
 
 
 def best_epoch() -> dict[str, Any]:
@@ -195,7 +218,7 @@ def best_epoch() -> dict[str, Any]:
         "load_best_model_at_end": True,
         "metric_for_best_model": "score",
         "save_total_limit": 1,
-        "save_only_model": True,
+        "save_only_model": not is_sharded(),  # Trainer can't find the best epoch again in shards without the rest
     }
 
 
@@ -247,34 +270,39 @@ def train_model(
         result = evaluate_logits(metric, logits_of(prediction.predictions), np.asarray(prediction.label_ids))
         return {"score": result.score, **result.metrics}
 
-    trainer = new_trainer(
-        DistillationTrainer,
-        model=model,
-        args=arguments,
-        train_dataset=train_rows,
-        eval_dataset=main_rows.select(np.argsort(row_lengths(main_rows), kind="stable")),  # scores know no order
-        processing_class=tokenizer,
-        compute_metrics=compute_metrics,
-        teacher=teacher,
-        temperature=temperature,
-        alpha=alpha,
-        terms=terms,
-        first_position_only=True,  # for all three models, so that student and control draw the same dropout
-    )
-    if arguments.disable_tqdm:
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(ProgressLines(what))
-    logger.info("%s: training on %d rows, %s parameters", what, len(train_rows), f"{model.num_parameters():,}")
-    start = time.perf_counter()
-    with (
-        storage_errors(Path(str(arguments.output_dir))),
-        attention_as(attn_implementation, model, *([] if teacher is None else [teacher])),
-    ):
-        trainer.train()
-    seconds = time.perf_counter() - start
-    _save(trainer, folder)
-    model._modules.pop(PROJECTIONS, None)
-    take_back(trainer, model)
+    trained = copy.deepcopy(model) if is_sharded(arguments) else model  # shards can't be put together in place
+    with sharding(arguments):
+        trainer = new_trainer(
+            DistillationTrainer,
+            model=trained,
+            args=arguments,
+            train_dataset=train_rows,
+            eval_dataset=main_rows.select(np.argsort(row_lengths(main_rows), kind="stable")),  # scores know no order
+            processing_class=tokenizer,
+            compute_metrics=compute_metrics,
+            teacher=teacher,
+            temperature=temperature,
+            alpha=alpha,
+            terms=terms,
+            first_position_only=True,  # for all three models, so that student and control draw the same dropout
+        )
+        if arguments.disable_tqdm:
+            trainer.remove_callback(PrinterCallback)
+            trainer.add_callback(ProgressLines(what))
+        logger.info("%s: training on %d rows, %s parameters", what, len(train_rows), f"{model.num_parameters():,}")
+        start = time.perf_counter()
+        with (
+            storage_errors(Path(str(arguments.output_dir))),
+            attention_as(attn_implementation, trained, *([] if teacher is None else [teacher])),
+        ):
+            trainer.train()
+        seconds = time.perf_counter() - start
+        _save(trainer, folder)
+    if trained is model:
+        model._modules.pop(PROJECTIONS, None)
+        take_back(trainer, model)
+    else:
+        take_up(model, str(folder))
     return Trained(trainer.state.log_history, seconds)
 
 

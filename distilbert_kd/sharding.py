@@ -1,0 +1,73 @@
+"""Where a model's weights are while it is trained: whole on each process, or in shards over them (FSDP, DeepSpeed).
+
+Only a training shards. Everything else of a run (predictions, scores, times, the teacher's answers) has whole models
+on each process: it is done with plain models, and DeepSpeed's ZeRO 1 and 2 can't predict.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import patch_environment
+from transformers import PreTrainedModel, TrainingArguments
+
+
+__all__ = ["is_sharded", "sharding", "take_up", "whole_models"]
+
+#: How `accelerate launch` tells its processes to shard. Accelerate sets them, too, and leaves them set.
+_SWITCHES = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+
+
+def is_sharded(arguments: TrainingArguments | None = None) -> bool:
+    """Whether a training shards its model.
+
+    Args:
+        arguments: of the training; None to ask the launcher alone.
+
+    Returns:
+        True under FSDP and DeepSpeed, whether the launcher or the arguments say so.
+    """
+    if arguments is not None and (arguments.fsdp or arguments.deepspeed):
+        return True
+    return any(os.environ.get(switch, "false").lower() in ("true", "1") for switch in _SWITCHES)
+
+
+@contextmanager
+def whole_models() -> Iterator[None]:
+    """Within it, Trainers and their arguments don't shard, whatever the launcher says."""
+    with patch_environment(**dict.fromkeys(_SWITCHES, "false")):
+        yield
+
+
+@contextmanager
+def sharding(arguments: TrainingArguments) -> Iterator[None]:
+    """Within it, one training may shard; afterwards Accelerate is as before it.
+
+    Accelerate keeps both the switch in the environment and the kind of launch for the life of the process.
+
+    Args:
+        arguments: of the training.
+    """
+    if not is_sharded(arguments):
+        yield
+        return
+    switches = {name: os.environ.get(name, "false") for name in _SWITCHES}
+    kind = PartialState().distributed_type
+    try:
+        with patch_environment(**switches):
+            yield
+    finally:
+        AcceleratorState._reset_state()
+        PartialState._shared_state["distributed_type"] = kind
+
+
+def take_up(model: PreTrainedModel, folder: str) -> None:
+    """Gives a whole model the weights of a model folder, when it was a copy of it that was trained in shards.
+
+    Args:
+        model: of the same architecture.
+        folder: as `save_pretrained` writes it.
+    """
+    model.load_state_dict(type(model).from_pretrained(folder).state_dict())
