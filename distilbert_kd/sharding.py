@@ -8,13 +8,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import patch_environment
 from transformers import PreTrainedModel, TrainingArguments
 
+from distilbert_kd.student.build import SUPPORTED_ARCHITECTURES, encoder_layers
 
-__all__ = ["is_sharded", "sharding", "take_up", "whole_models"]
+
+__all__ = ["is_sharded", "shard_by_layer", "sharding", "take_up", "whole_models"]
 
 #: How `accelerate launch` tells its processes to shard. Accelerate sets them, too, and leaves them set.
 _SWITCHES = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
@@ -61,6 +63,22 @@ def sharding(arguments: TrainingArguments) -> Iterator[None]:
     finally:
         AcceleratorState._reset_state()
         PartialState._shared_state["distributed_type"] = kind
+
+
+def shard_by_layer(accelerator: Accelerator, model: PreTrainedModel) -> None:
+    """Makes each encoder layer a unit of FSDP, unless units were named.
+
+    Accelerate's own choice for BERT and RoBERTa, layers and embeddings, can't be trained: it shards the embeddings
+    once more by themselves ("Invariant encountered: value was None", accelerate 1.15).
+
+    Args:
+        accelerator: of a Trainer; nothing is done unless it has FSDP.
+        model: to be trained.
+    """
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    is_known = getattr(getattr(model, "config", None), "model_type", None) in SUPPORTED_ARCHITECTURES
+    if plugin is not None and plugin.transformer_cls_names_to_wrap is None and is_known:
+        plugin.transformer_cls_names_to_wrap = [type(encoder_layers(model)[0]).__name__]
 
 
 def take_up(model: PreTrainedModel, folder: str) -> None:

@@ -12,6 +12,7 @@ from transformers.trainer_utils import TrainOutput
 
 from distilbert_kd.deep_terms import without_projections
 from distilbert_kd.errors import DivergedError
+from distilbert_kd.sharding import shard_by_layer
 from distilbert_kd.term_means import TermMeans
 
 
@@ -36,6 +37,7 @@ class StepMeanTrainer(Trainer):
         """Takes what `Trainer` takes."""
         self.term_means = TermMeans()
         super().__init__(*args, **kwargs)
+        shard_by_layer(self.accelerator, self.model)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> None:
         """Nothing: Trainer counts labels here, for each evaluation batch too; a subclass counts what it needs."""
