@@ -11,12 +11,22 @@ from contextlib import contextmanager
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import patch_environment
+from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from distilbert_kd.student.build import SUPPORTED_ARCHITECTURES, encoder_layers
 
 
-__all__ = ["is_sharded", "shard_by_layer", "sharding", "take_up", "whole_models"]
+__all__ = [
+    "is_sharded",
+    "load_whole_models",
+    "shard_by_layer",
+    "sharding",
+    "spread_teacher",
+    "take_up",
+    "whole_models",
+]
 
 #: How `accelerate launch` tells its processes to shard. Accelerate sets them, too, and leaves them set.
 _SWITCHES = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
@@ -43,11 +53,17 @@ def whole_models() -> Iterator[None]:
         yield
 
 
+def load_whole_models() -> None:
+    """Undoes that arguments with ZeRO 3 make every later model load in shards."""
+    unset_hf_deepspeed_config()
+
+
 @contextmanager
 def sharding(arguments: TrainingArguments) -> Iterator[None]:
-    """Within it, one training may shard; afterwards Accelerate is as before it.
+    """Within it, one training may shard; afterwards Accelerate and transformers are as before it.
 
-    Accelerate keeps both the switch in the environment and the kind of launch for the life of the process.
+    Accelerate keeps both the switch in the environment and the kind of launch for the life of the process, and
+    transformers loads every model in shards for as long as arguments with ZeRO 3 are there.
 
     Args:
         arguments: of the training.
@@ -57,10 +73,14 @@ def sharding(arguments: TrainingArguments) -> Iterator[None]:
         return
     switches = {name: os.environ.get(name, "false") for name in _SWITCHES}
     kind = PartialState().distributed_type
+    plugin = arguments.deepspeed_plugin
     try:
+        if plugin is not None:
+            plugin.set_deepspeed_weakref()
         with patch_environment(**switches):
             yield
     finally:
+        load_whole_models()
         AcceleratorState._reset_state()
         PartialState._shared_state["distributed_type"] = kind
 
@@ -79,6 +99,45 @@ def shard_by_layer(accelerator: Accelerator, model: PreTrainedModel) -> None:
     is_known = getattr(getattr(model, "config", None), "model_type", None) in SUPPORTED_ARCHITECTURES
     if plugin is not None and plugin.transformer_cls_names_to_wrap is None and is_known:
         plugin.transformer_cls_names_to_wrap = [type(encoder_layers(model)[0]).__name__]
+
+
+def spread_teacher(
+    accelerator: Accelerator, student_arguments: TrainingArguments, teacher: PreTrainedModel
+) -> nn.Module:
+    """Brings a frozen teacher to where it is asked.
+
+    It is whole on each device; under ZeRO 3 its weights are in shards like the student's, and each layer is gathered
+    when it is computed. It is no model of the accelerator: nothing of it is trained, saved or unwrapped.
+
+    Args:
+        accelerator: of the student's Trainer.
+        arguments: of the student's training.
+        teacher: frozen, in eval mode; whole, or loaded in shards.
+
+    Returns:
+        What to call: the teacher itself, or DeepSpeed's engine around it.
+
+    Source: what TRL's `prepare_deepspeed` (trl/models/utils.py) is for.
+    """
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    if plugin is None or plugin.zero_stage != 3:
+        return teacher.to(accelerator.device)  # type: ignore[arg-type]  # upstream's wrapper loses the type
+    import deepspeed
+
+    width = teacher.config.hidden_size
+    settings = {
+        "train_micro_batch_size_per_gpu": arguments.per_device_train_batch_size,
+        "bf16": {"enabled": arguments.bf16},
+        "fp16": {"enabled": arguments.fp16},
+        "zero_optimization": {
+            "stage": 3,
+            "reduce_bucket_size": width * width,
+            "stage3_prefetch_bucket_size": width * width,
+            "stage3_param_persistence_threshold": 10 * width,  # biases and norms stay whole
+        },
+    }
+    engine, *_ = deepspeed.initialize(model=teacher, config=settings)
+    return engine.eval()
 
 
 def take_up(model: PreTrainedModel, folder: str) -> None:

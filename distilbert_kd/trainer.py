@@ -29,6 +29,7 @@ from distilbert_kd.losses.logits import hard_loss, has_label, mix, soft_loss
 from distilbert_kd.losses.schedule import Schedule, as_schedule
 from distilbert_kd.row_checks import TEACHER_LOGITS, check_rows
 from distilbert_kd.sampling import FILLER, shared_loader
+from distilbert_kd.sharding import spread_teacher
 from distilbert_kd.step_mean_trainer import StepMeanTrainer
 from distilbert_kd.trainer_options import refuse_ignored_options
 
@@ -139,7 +140,7 @@ class DistillationTrainer(StepMeanTrainer):
                 self._teacher_order = torch.tensor(order, device=self.args.device)
                 logger.warning("The teacher's labels stand in another order; its outputs are taken as %s.", order)
         self._teacher_arguments = _forward_arguments(teacher)
-        teacher.requires_grad_(False).eval().to(self.args.device)
+        self._teacher_here = spread_teacher(self.accelerator, self.args, teacher.requires_grad_(False).eval())
 
     # Columns: the union of what both models take reaches the collator, and each model gets its own.
 
@@ -290,7 +291,7 @@ class DistillationTrainer(StepMeanTrainer):
             return inputs[TEACHER_LOGITS]
         its_own = {name: inputs[name] for name in self._teacher_arguments & inputs.keys() if name != "labels"}
         with torch.no_grad(), self.accelerator.autocast(), self._last_layer(self.teacher):
-            outputs = self.teacher(**its_own)
+            outputs = self._teacher_here(**its_own)
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         return logits if self._teacher_order is None else logits.index_select(-1, self._teacher_order)
 

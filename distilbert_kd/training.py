@@ -34,7 +34,7 @@ from distilbert_kd.hardware import hardware_settings
 from distilbert_kd.length_grouping import row_lengths
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.progress import ProgressLines
-from distilbert_kd.sharding import is_sharded, sharding, take_up, whole_models
+from distilbert_kd.sharding import is_sharded, load_whole_models, sharding, take_up, whole_models
 from distilbert_kd.storage import storage_errors
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.trainer import DistillationTrainer
@@ -125,6 +125,7 @@ def training_arguments(
     try:
         _meet(settings)
         arguments = TrainingArguments(output_dir=str(output_dir), seed=seed, **settings)
+        load_whole_models()
         _try_out(arguments)
     except (TypeError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).strip().rstrip(".")
