@@ -22,9 +22,9 @@ WINDOW = 16
 class LengthGroupedBatchSampler(BatchSampler):
     """Batches of similar length, drawn anew each epoch from a seed.
 
-    Each epoch's order is: a random permutation of the rows; within each window of `window` batches, rows sorted by
-    length; batches in random order, a last partial one at the end. It depends on the seed and the epoch alone, so
-    every process, and a training that is resumed, draws the same.
+    Each epoch's order is: a random permutation of the rows; its end, less than a batch, is left for the last step, or
+    dropped; within each window of `window` batches, rows sorted by length; batches in random order. It depends on the
+    seed and the epoch alone, so every process, and a training that is resumed, draws the same.
     """
 
     def __init__(
@@ -52,15 +52,16 @@ class LengthGroupedBatchSampler(BatchSampler):
         """Row numbers, batch after batch."""
         generator = np.random.default_rng((self.seed, self.epoch))
         rows = generator.permutation(len(self.lengths))
-        span = self.window * self.batch_size
+        num_whole = len(rows) // self.batch_size
+        rest = rows[num_whole * self.batch_size :].tolist()  # before sorting: the longest rows would be left otherwise
+        rows, span = rows[: num_whole * self.batch_size], self.window * self.batch_size
         for start in range(0, len(rows), span):
             part = rows[start : start + span]
             rows[start : start + span] = part[np.argsort(self.lengths[part], kind="stable")]
-        num_whole = len(rows) // self.batch_size
         for batch in generator.permutation(num_whole):
             yield rows[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
-        if num_whole * self.batch_size < len(rows) and not self.drop_last:
-            yield rows[num_whole * self.batch_size :].tolist()
+        if rest and not self.drop_last:
+            yield rest
 
 
 def row_lengths(dataset: Dataset | datasets.Dataset, length_column: str = "length") -> np.ndarray:

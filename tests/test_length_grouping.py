@@ -55,6 +55,22 @@ def test_the_last_partial_batch_is_left_out_on_request():
     assert all(len(batch) == 16 for batch in batches)
 
 
+def test_the_last_partial_batch_is_drawn_at_random():
+    """Prevents the longest rows from being dropped in every epoch, or from being alone in a step and weighing more."""
+    lengths = np.arange(1, 101)
+    last, seen = [], set()
+    for epoch in range(20):
+        sampler = LengthGroupedBatchSampler(lengths, 32, seed=0, drop_last=False)
+        sampler.set_epoch(epoch)
+        last += list(sampler)[-1]
+        dropping = LengthGroupedBatchSampler(lengths, 32, seed=0, drop_last=True)
+        dropping.set_epoch(epoch)
+        seen |= {row for batch in dropping for row in batch}
+    assert seen == set(range(100))
+    assert len(set(last)) > 40
+    assert 35 < np.mean(lengths[last]) < 65
+
+
 def test_lengths_are_those_of_the_rows_also_after_a_selection():
     """Prevents lengths that are read past a selection or a shuffle."""
     rows = datasets.Dataset.from_dict({"input_ids": [[1] * n for n in (5, 3, 9, 7)]})
