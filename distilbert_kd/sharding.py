@@ -101,9 +101,7 @@ def shard_by_layer(accelerator: Accelerator, model: PreTrainedModel) -> None:
         plugin.transformer_cls_names_to_wrap = [type(encoder_layers(model)[0]).__name__]
 
 
-def spread_teacher(
-    accelerator: Accelerator, student_arguments: TrainingArguments, teacher: PreTrainedModel
-) -> nn.Module:
+def spread_teacher(accelerator: Accelerator, arguments: TrainingArguments, teacher: PreTrainedModel) -> nn.Module:
     """Brings a frozen teacher to where it is asked.
 
     It is whole on each device; under ZeRO 3 its weights are in shards like the student's, and each layer is gathered
