@@ -60,10 +60,11 @@ def readers_of(recipe: Recipe, data: TaskData) -> tuple[Reader, Reader]:
         return teacher, teacher
     tokenizer = load_tokenizer(recipe.student.init_from)
     model = load_base(recipe.student.init_from, data.label_names)
-    if recipe.asks_teacher_at_each_step:  # both read the same tokens, and the teacher may want more of them
+    readers = [model]
+    if recipe.asks_teacher_at_each_step:  # of the same rows, which must hold what either model takes
         check_same_tokenizer(tokenizer, teacher.tokenizer)
-        return teacher, Reader(model, tokenizer, teacher.rows)
-    return teacher, Reader(model, tokenizer, tokenize_task(data, tokenizer, max_length, model))
+        readers.append(teacher.model)
+    return teacher, Reader(model, tokenizer, tokenize_task(data, tokenizer, max_length, *readers))
 
 
 def check_architecture(origin: Reader, data: TaskData, recipe: Recipe) -> None:

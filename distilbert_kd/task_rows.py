@@ -52,24 +52,25 @@ class Reader:
 
 
 def tokenize_rows(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, model: PreTrainedModel
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, *models: PreTrainedModel
 ) -> TokenizedRows:
-    """Tokenises one split for a model, and for every student of it.
+    """Tokenises one split for models that share a tokenizer, and for every student of them.
 
     Args:
         rows: with `text`, maybe `text_pair` and `label`.
-        tokenizer: of the model.
+        tokenizer: of the models.
         max_length: largest number of tokens, special ones included.
-        model: decides which inputs are made, and how many tokens have a position.
+        *models: decide together which inputs are made, and how many tokens have a position.
 
     Returns:
         The rows in their order, and how many of them were cut.
 
     Raises:
-        DataError: `max_length` is more than the model has positions for.
+        DataError: `max_length` is more than a model has positions for.
     """
-    inputs = inspect.signature(model.forward).parameters
-    return tokenize(rows, tokenizer, max_length, inputs, max_length_of(model.config))
+    inputs = [name for model in models for name in inspect.signature(model.forward).parameters]
+    limits = [limit for limit in (max_length_of(model.config) for model in models) if limit is not None]
+    return tokenize(rows, tokenizer, max_length, inputs, min(limits, default=None))
 
 
 def max_length_of(config: PretrainedConfig) -> int | None:
@@ -82,24 +83,24 @@ def max_length_of(config: PretrainedConfig) -> int | None:
 
 
 def tokenize_task(
-    data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int, model: PreTrainedModel
+    data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int, *models: PreTrainedModel
 ) -> TaskRows:
     """Tokenises all splits that are trained on or scored.
 
     Args:
         data: the task.
-        tokenizer: of the model.
+        tokenizer: of the models.
         max_length: largest number of tokens, special ones included.
-        model: decides which inputs are made, and how many tokens have a position.
+        *models: decide together which inputs are made, and how many tokens have a position.
 
     Returns:
         The splits, tokenised.
 
     Raises:
-        DataError: `max_length` is more than the model has positions for.
+        DataError: `max_length` is more than a model has positions for.
     """
-    train = tokenize_rows(data.train, tokenizer, max_length, model)
-    evaluation = {name: tokenize_rows(rows, tokenizer, max_length, model) for name, rows in data.evaluation.items()}
+    train = tokenize_rows(data.train, tokenizer, max_length, *models)
+    evaluation = {name: tokenize_rows(rows, tokenizer, max_length, *models) for name, rows in data.evaluation.items()}
     num_truncated = train.num_truncated + sum(split.num_truncated for split in evaluation.values())
     return TaskRows(train.dataset, {name: split.dataset for name, split in evaluation.items()}, num_truncated)
 

@@ -56,6 +56,19 @@ def test_a_model_gets_the_columns_that_it_takes():
     ]
 
 
+def test_two_models_that_read_the_same_rows_get_what_either_takes():
+    """Prevents a student without token types because its online teacher has none, and rows too long for one of them."""
+    distilbert = DistilBertForSequenceClassification(
+        DistilBertConfig(vocab_size=len(VOCABULARY), dim=16, n_heads=2, n_layers=1, hidden_dim=16)
+    )
+    short = tiny_bert(1, max_position_embeddings=8)
+    for models in ((distilbert, short), (short, distilbert)):
+        tokenizer = tokenizer_for(distilbert, tiny_tokenizer())
+        assert "token_type_ids" in tokenize_rows(split("good"), tokenizer, 8, *models).dataset.column_names
+        with pytest.raises(DataError, match="at most 8 tokens"):
+            tokenize_rows(split("good"), tokenizer, 9, *models)
+
+
 def test_all_splits_are_tokenised_and_the_cut_rows_counted():
     """Prevents a result table that says nothing of rows that the models did not see whole."""
     data = task({"validation": split("bad"), "other": split("a very very very bad film")})
