@@ -6,12 +6,21 @@
     +-- TeacherError(ValueError)    exit code 2   teacher and student do not fit each other
     +-- DivergedError(ArithmeticError)  exit code 3   a loss, gradient or weight is not finite
     +-- StorageError(OSError)       exit code 4   a folder can't be made, written or is in use
+    +-- StoppedError(InterruptedError)  exit code 75  a training was told to stop, saved its state and can go on
 
 Each message has four parts: what was expected, what came, where, and what to do. The command line prints the message
 without a traceback and ends with the exit code of the class.
 """
 
-__all__ = ["DataError", "DistillationError", "DivergedError", "RecipeError", "StorageError", "TeacherError"]
+__all__ = [
+    "DataError",
+    "DistillationError",
+    "DivergedError",
+    "RecipeError",
+    "StoppedError",
+    "StorageError",
+    "TeacherError",
+]
 
 
 class DistillationError(Exception):
@@ -42,3 +51,9 @@ class StorageError(DistillationError, OSError):
     """A folder or file can't be made, read or written."""
 
     exit_code = 4
+
+
+class StoppedError(DistillationError, InterruptedError):
+    """A training was told to stop by a signal; what it did is saved, and the same command goes on from there."""
+
+    exit_code = 75

@@ -6,6 +6,7 @@ the same whatever the number of processes, and the ranks share them evenly. A ra
 takes part in the step (its peers wait for its gradients) with a filler that weighs nothing.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +22,9 @@ from distilbert_kd.losses.logits import IGNORE_INDEX
 
 
 __all__ = ["FILLER", "FillerCollator", "RankBatchSampler", "shared_loader"]
+
+#: Batches whose rows are remembered: more than workers fetch ahead.
+_RECENT = 256
 
 #: Key that marks a batch which stands in for no row at all.
 FILLER = "is_filler"
@@ -41,6 +45,7 @@ class RankBatchSampler(BatchSampler):
         self.num_ranks = num_ranks
         self.batch_size = batch_sampler.batch_size // num_ranks
         self.drop_last = batch_sampler.drop_last
+        self._recent: deque[tuple[int, list[int]]] = deque(maxlen=_RECENT)
 
     def __len__(self) -> int:
         """The number of batches, the same on every rank."""
@@ -53,9 +58,16 @@ class RankBatchSampler(BatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         """The rows of this rank, batch after batch."""
-        for batch in self.batch_sampler:
+        self._recent.clear()
+        for number, batch in enumerate(self.batch_sampler):
             num_rows = len(batch)
-            yield batch[num_rows * self.rank // self.num_ranks : num_rows * (self.rank + 1) // self.num_ranks]
+            mine = batch[num_rows * self.rank // self.num_ranks : num_rows * (self.rank + 1) // self.num_ranks]
+            self._recent.append((number, mine))
+            yield mine
+
+    def rows_of(self, number: int) -> list[int]:
+        """This rank's rows of a batch of this epoch, counted from 0; empty if that was long ago, or is yet to come."""
+        return dict(self._recent).get(number, [])
 
 
 class FillerCollator:

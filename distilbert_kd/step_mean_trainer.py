@@ -1,18 +1,26 @@
 """What Trainers have in common whose loss is a mean over a whole optimizer step."""
 
+import json
 import logging
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
-from transformers import PreTrainedModel, Trainer
-from transformers.trainer_utils import TrainOutput
+from transformers import PreTrainedModel
+from transformers.trainer_utils import TrainOutput, has_length
 
 from distilbert_kd.deep_terms import without_projections
 from distilbert_kd.errors import DivergedError
+from distilbert_kd.resumable_trainer import ResumableTrainer
+from distilbert_kd.sampling import RankBatchSampler
 from distilbert_kd.sharding import shard_by_layer
+from distilbert_kd.step_flags import Flags
+from distilbert_kd.storage import write_text
 from distilbert_kd.term_means import TermMeans
 
 
@@ -21,10 +29,15 @@ __all__ = ["StepMeanTrainer"]
 logger = logging.getLogger(__name__)
 
 
-class StepMeanTrainer(Trainer):
+class StepMeanTrainer(ResumableTrainer):
     """A Trainer whose `compute_loss` divides by what the whole step holds, on all processes and accumulation steps.
 
     It logs the terms of the loss that are added to `term_means`; what is not finite ends it, and is not saved.
+
+    Attributes:
+        term_means: Sums of the terms since the last log line.
+        row_losses: Of the last two steps: the number of their first batch in the epoch, and the losses of the rows of
+            each batch, as far as a subclass adds them.
     """
 
     # Without this, Trainer guesses from the signature of the model, and is off by the number of accumulation steps
@@ -36,6 +49,7 @@ class StepMeanTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes what `Trainer` takes."""
         self.term_means = TermMeans()
+        self.row_losses: deque[tuple[int, list[Tensor]]] = deque(maxlen=2)
         super().__init__(*args, **kwargs)
         shard_by_layer(self.accelerator, self.model)
 
@@ -73,7 +87,41 @@ class StepMeanTrainer(Trainer):
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As Trainer, which comes here for each training and each try with a smaller batch."""
         self.term_means = TermMeans()
+        self.row_losses.clear()
         return super()._inner_training_loop(*args, **kwargs)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """As Trainer, and takes note of where in the epoch the batches are.
+
+        Args:
+            epoch_iterator: gives batches.
+            num_batches: of one step.
+            device: of the count.
+
+        Returns:
+            At most `num_batches` batches of this process, and what the step holds.
+        """
+        loader, num_accumulated = self.callback_handler.train_dataloader, self.args.gradient_accumulation_steps
+        steps_per_epoch = -(-len(loader) // num_accumulated) if loader is not None and has_length(loader) else 0
+        first = self.state.global_step % steps_per_epoch * num_accumulated if steps_per_epoch else -1
+        self.row_losses.append((first, []))
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    # The sums of the terms since the last log line are part of a process's state, as its random numbers are.
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        write_text(self._sums_of(output_dir), json.dumps(self.term_means.state()))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None and self._sums_of(checkpoint).is_file():
+            self.term_means.load(json.loads(self._sums_of(checkpoint).read_text("utf-8")), self.accelerator.device)
+
+    def _sums_of(self, checkpoint: str) -> Path:
+        return Path(checkpoint) / f"term_sums_{self.args.process_index}.json"
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As Trainer.
@@ -105,6 +153,40 @@ class StepMeanTrainer(Trainer):
         self._refuse_non_finite(dict(self.model.named_parameters()))
         with nullcontext() if _internal_call else without_projections(self.model):  # a checkpoint goes on with them
             super().save_model(output_dir, _internal_call)
+
+    def end_broken(self, flags: Flags) -> None:
+        """Ends the training at a step whose loss or gradient is not finite.
+
+        Args:
+            flags: of that step.
+
+        Raises:
+            DivergedError: names the terms, and the rows where that is known.
+        """
+        if getattr(self, "hp_search_backend", None) is not None:
+            return  # a trial that fails is the search's to judge
+        found = gather_object([(self.term_means.broken(), self._broken_rows(flags.lag))])
+        terms = {name for names, _ in found for name in names}
+        rows = sorted({row for _, numbers in found for row in numbers})
+        what = ", ".join(sorted(terms - {"loss"})) or ("the loss" if terms else "the gradient")
+        where = f", in training rows {', '.join(map(str, rows[:5]))} (the first is 0)" if rows else ""
+        raise DivergedError(
+            f"Expected finite numbers, got NaN or infinity in {what} at step {flags.step}{where}. Nothing of it is "
+            "saved. Lower the learning rate, or look for rows with broken targets."
+        )
+
+    def _broken_rows(self, lag: int) -> list[int]:
+        """Numbers in the training set of the rows with a broken loss, `lag` steps ago, on this process."""
+        sampler = getattr(self.callback_handler.train_dataloader, "batch_sampler", None)
+        if len(self.row_losses) <= lag or not isinstance(sampler, RankBatchSampler):
+            return []
+        first, batches = self.row_losses[-1 - lag]
+        return [
+            rows[position]
+            for number, losses in enumerate(batches, start=first)
+            if (rows := sampler.rows_of(number)) and len(rows) == len(losses)
+            for position in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
+        ]
 
     def _refuse_non_finite(self, tensors: Mapping[str, Tensor]) -> None:
         broken = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all())

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from distilbert_kd.errors import StorageError
 
 
-__all__ = ["is_storage_fault", "new_file", "reason_of", "storage_errors", "write_text"]
+__all__ = ["is_storage_fault", "new_file", "reason_of", "storage_errors", "sync", "write_text"]
 
 _REASONS = {
     errno.EACCES: "no permission to write there",
@@ -23,6 +23,7 @@ _REASONS = {
     errno.ENOTDIR: "a file is in the way",
     errno.EEXIST: "a file is in the way",
     errno.ENAMETOOLONG: "the name is too long",
+    errno.EFBIG: "the file is larger than is allowed there",
 }
 
 
@@ -73,7 +74,18 @@ def write_text(path: Path, text: str) -> None:
     with storage_errors(path), _partial(path) as partial:
         with partial.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the list of a folder's entries, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

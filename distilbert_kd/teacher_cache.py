@@ -17,7 +17,6 @@ anew.
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -34,6 +33,7 @@ from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.errors import StorageError, TeacherError
 from distilbert_kd.row_checks import TEACHER_LOGITS
 from distilbert_kd.scoring import predict_logits
+from distilbert_kd.storage import sync
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.weights import weights_sha256
 
@@ -234,13 +234,13 @@ def _write(place: Path, logits: np.ndarray) -> None:
             manifest = {"format": _FORMAT, "rows": len(column), "files": files}
             (part / _MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             for path in part.iterdir():
-                _sync(path)
+                sync(path)
             try:
                 part.rename(place)
             except OSError:
                 if not place.is_dir():  # otherwise another process was first, with the same logits
                     raise
-        _sync(place.parent)
+        sync(place.parent)
     except OSError as error:
         raise StorageError(
             f"Expected to keep the teacher's logits ({logits.nbytes / 1e6:.1f} MB) in {place.parent}, got: "
@@ -258,11 +258,3 @@ def _column(logits: np.ndarray) -> datasets.Dataset:
 def _file_record(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -17,7 +17,7 @@ class TermMeans:
 
     def add(self, name: str, values: Tensor, counted: Tensor) -> None:
         """Adds the values, (B,), of the rows that are `counted`, (B,), bool."""
-        dtype = torch.float32 if values.device.type == "mps" else torch.float64
+        dtype = _dtype(values.device)
         values = torch.where(counted, values.detach(), torch.zeros_like(values)).to(dtype)
         total = torch.stack((values.sum(), counted.sum().to(dtype)))
         self._totals[name] = self._totals[name] + total if name in self._totals else total
@@ -33,3 +33,19 @@ class TermMeans:
         totals = accelerator.reduce(torch.stack([self._totals[name] for name in names]), "sum").tolist()
         self._totals = {}
         return {name: total / count for name, (total, count) in zip(names, totals, strict=True) if count > 0}
+
+    def broken(self) -> list[str]:
+        """Names of the terms with a value since the last call of `pop` that is not finite, on this rank."""
+        return sorted(name for name, total in self._totals.items() if not torch.isfinite(total).all())
+
+    def state(self) -> dict[str, list[float]]:
+        """What `load` takes: the sum and the count of each term on this rank, exactly, ready for JSON."""
+        return {name: total.tolist() for name, total in self._totals.items()}
+
+    def load(self, state: dict[str, list[float]], device: torch.device) -> None:
+        """Goes on from what `state` gave, on a device."""
+        self._totals = {name: torch.tensor(pair, dtype=_dtype(device), device=device) for name, pair in state.items()}
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64

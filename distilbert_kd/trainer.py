@@ -283,7 +283,10 @@ class DistillationTrainer(StepMeanTrainer):
                 self.term_means.add(name, values, counted)
                 rows = rows + self._deep_terms.weights[name] * values
         self.term_means.add("loss", rows, counted)
-        total = torch.where(counted, rows, torch.zeros_like(rows)).sum()
+        rows = torch.where(counted, rows, torch.zeros_like(rows))
+        if self.row_losses:  # not where a loss is asked for outside of a training
+            self.row_losses[-1][1].append(rows.detach())
+        total = rows.sum()
         return total / (counted.sum().clamp(min=1) if num_rows is None else num_rows) * self.accelerator.num_processes
 
     def _teacher_logits(self, inputs: Mapping[str, Any]) -> Tensor:

@@ -1,0 +1,246 @@
+"""A Trainer that can be cut off at any moment, and goes on to the same weights.
+
+What `transformers.Trainer` lacks for that (read in 5.23): it removes old checkpoints before the new one is known to be
+whole; takes a half written one for whole; saves at the end of an epoch before the epoch's evaluation, which is then
+lost; does one step too many when it goes on from its own last step; and knows the best checkpoint by a path that may
+have moved.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import TrainOutput
+
+from distilbert_kd.checkpoints import COMMIT, check_space, commit, newest_whole, refuse_damaged, rotate
+from distilbert_kd.errors import StoppedError, StorageError
+from distilbert_kd.step_flags import Flags, StepFlags
+
+
+__all__ = ["ResumableTrainer"]
+
+logger = logging.getLogger(__name__)
+
+
+class ResumableTrainer(Trainer):
+    """A Trainer whose checkpoints are committed (see `distilbert_kd.checkpoints`), and which stops when it is told to.
+
+    Attributes:
+        identity: What the training depends on, ready for JSON; it stands in the record of each checkpoint.
+        is_stop_wanted: Is asked after each step. When any process says yes, all finish the step, save, and raise.
+    """
+
+    model: nn.Module
+
+    identity: Mapping[str, Any] = {}
+    is_stop_wanted: Callable[[], bool] = staticmethod(lambda: False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes what `Trainer` takes."""
+        self._step_flags: StepFlags | None = None
+        self._saved_step = -1
+        self._is_save_due = False
+        self._is_stop_due = False
+        super().__init__(*args, **kwargs)
+        self._epoch_watch = _EpochWatch()
+        self.add_callback(self._epoch_watch)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As Trainer, which goes on from whole checkpoints only.
+
+        Args:
+            resume_from_checkpoint: a checkpoint; True for the last whole one in the output folder.
+            *args: as Trainer.
+            **kwargs: as Trainer.
+
+        Returns:
+            Steps, mean loss and speed, as Trainer.
+
+        Raises:
+            StorageError: the checkpoint differs from its record.
+            StoppedError: the training was told to stop.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = self._last_checkpoint() or True  # Trainer says that there is none
+        elif resume_from_checkpoint:
+            refuse_damaged(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _last_checkpoint(self) -> str | None:
+        found: list[str | None] = [None]
+        if self.is_world_process_zero():
+            place = newest_whole(Path(str(self.args.output_dir)))
+            found = [None if place is None else str(place)]
+        return next((place for place in gather_object(found) if place is not None), None)
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As Trainer, which comes here for each training and each try with a smaller batch."""
+        self._step_flags = StepFlags(self.accelerator)
+        self._saved_step, self._is_save_due, self._is_stop_due = -1, False, False
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """As Trainer; the best checkpoint is looked for beside the one that is gone on from."""
+        trained = super()._init_training_state(*args, **kwargs)
+        if self.state.best_global_step:
+            place = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+            if place.is_dir():
+                self.state.best_model_checkpoint = str(place)
+        return trained
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As Trainer, which would do one more step when it goes on from its last one in the middle of an epoch."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As Trainer, and takes note of the loss.
+
+        Args:
+            *args: as Trainer.
+            **kwargs: as Trainer.
+
+        Returns:
+            The loss.
+        """
+        loss = super().training_step(*args, **kwargs)
+        if self._step_flags is not None:
+            self._step_flags.note(loss)
+        return loss
+
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: Tensor,
+        grad_norm: Tensor | float | None,
+        model: nn.Module,
+        trial: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """As Trainer, which comes here after each step and once more after each epoch.
+
+        What is to be saved after the last step of an epoch is saved after the epoch, with its evaluation.
+        """
+        is_step = not self._epoch_watch.has_ended
+        if is_step:
+            self._exchange_flags(grad_norm)
+            is_last = self.control.should_training_stop or self.control.should_epoch_stop
+            if is_last or (self.state.epoch or 0.0).is_integer():
+                self._is_save_due, self.control.should_save = self.control.should_save, False
+                super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+                return
+        else:
+            self.control.should_save |= self._is_save_due
+            self._is_save_due = False
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        if self._is_stop_due:
+            self._stop(model, trial)
+
+    def _exchange_flags(self, grad_norm: Tensor | float | None) -> None:
+        assert self._step_flags is not None
+        # Under fp16 an infinite gradient is the scaler's way to find its scale: that step is skipped.
+        norm = None if self.accelerator.scaler is not None else grad_norm
+        flags = self._step_flags.exchange(self.state.global_step, self.is_stop_wanted(), norm)
+        if flags is None:
+            return
+        if flags.is_broken:
+            self.end_broken(flags)
+        self._is_stop_due |= flags.is_stop_wanted
+
+    def end_broken(self, flags: Flags) -> None:
+        """Is called when a loss or gradient was not finite, on all processes at the same step.
+
+        Args:
+            flags: of that step.
+        """
+
+    def _stop(self, model: nn.Module, trial: Any) -> None:
+        if self._saved_step != self.state.global_step:
+            is_only_model, self.args.save_only_model = self.args.save_only_model, False
+            try:
+                self._save_checkpoint(model, trial)
+            finally:
+                self.args.save_only_model = is_only_model
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        raise StoppedError(
+            f"Told to stop after step {self.state.global_step} of {self.state.max_steps}. All of it is saved in "
+            f"{self._get_output_dir(trial)}. Start the same command again to go on from there."
+        )
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As Trainer; then, when every process is done, the main one commits, and only then removes old ones."""
+        folder = Path(self._get_output_dir(trial))
+        place = folder / f"checkpoint-{self.state.global_step}"
+        self._check_space(folder)
+        if self.args.should_save:
+            (place / COMMIT).unlink(missing_ok=True)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # else Trainer removes old ones itself
+        try:
+            with _whole_or_none(place):
+                super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            commit(
+                place,
+                step=self.state.global_step,
+                best_step=None if best is None else self.state.best_global_step,
+                is_resumable=not self.args.save_only_model,
+                identity=dict(self.identity),
+            )
+            rotate(folder, limit, None if best is None else Path(best))
+        self.accelerator.wait_for_everyone()
+        self._saved_step = self.state.global_step
+
+    def _check_space(self, folder: Path) -> None:
+        weights = list(self.model.parameters())
+        num_bytes = sum(weight.numel() * weight.element_size() for weight in weights)
+        if not self.args.save_only_model and "adamw_torch" in str(self.args.optim).lower():
+            num_bytes += sum(2 * weight.numel() * weight.element_size() for weight in weights if weight.requires_grad)
+        problem = check_space(folder, num_bytes) if self.args.should_save else None
+        problems = [problem for problem in gather_object([problem]) if problem is not None]
+        if problems:  # on all processes, so that none waits for another
+            raise StorageError(problems[0])
+
+
+@contextmanager
+def _whole_or_none(place: Path) -> Iterator[None]:
+    """What can't be written whole is removed. Torch says of a full disk only that it is somewhere else in the file."""
+    try:
+        yield
+    except Exception as error:
+        shutil.rmtree(place, ignore_errors=True)
+        if not (isinstance(error, RuntimeError) and "inline_container" in str(error)):
+            raise
+        free = shutil.disk_usage(next(path for path in place.absolute().parents if path.is_dir())).free
+        raise StorageError(
+            f"Expected to write the checkpoint {place}, got: a file was cut short, as on a full disk; "
+            f"{free / 1e6:.1f} MB are free now. The checkpoint before it is untouched. Make room and start the same "
+            "command again."
+        ) from error
+
+
+class _EpochWatch(TrainerCallback):
+    """Knows whether an epoch has ended and none has begun since."""
+
+    has_ended = False
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """An epoch begins."""
+        self.has_ended = False
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """An epoch ends."""
+        self.has_ended = True
