@@ -135,7 +135,8 @@ def spread_teacher(accelerator: Accelerator, arguments: TrainingArguments, teach
         },
     }
     engine, *_ = deepspeed.initialize(model=teacher, config=settings)
-    return engine.eval()
+    engine.eval()
+    return engine
 
 
 def take_up(model: PreTrainedModel, folder: str) -> None:
