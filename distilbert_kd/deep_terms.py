@@ -9,7 +9,7 @@ Each L_k is a mean over its pairs of layers and over the tokens of a row (see `d
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -83,13 +83,14 @@ class _Resolved:
 class DeepTerms:
     """The terms for one student and one teacher.
 
-    Where their widths differ, the student gets a learned projection for each layer whose hidden states are compared:
-    a submodule of it, `PROJECTIONS`, that is trained, wrapped and saved in checkpoints with it, and is used within its
-    forward pass. `without_projections` leaves it out of a model folder.
+    Where their widths differ, there is a learned projection (without bias) for each student layer whose hidden states
+    are compared. While it is trained, within `attached`, the student has them as a submodule, `PROJECTIONS`: they are
+    optimised, wrapped and saved in checkpoints with it, and used within its forward pass. Before and after, the
+    student is a stock model; `without_projections` leaves them out of a model folder on the way.
     """
 
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, terms: Mapping[str, Term | float]) -> None:
-        """Resolves layers and heads, and gives the student its projections.
+        """Resolves layers and heads, and makes the projections.
 
         Args:
             student: the model itself, not a wrapper.
@@ -112,7 +113,7 @@ class DeepTerms:
         check_signals(teacher, self._teacher_signals)
         self._student_found: dict[Signal, Tensor] = {}
         self._teacher_found: dict[Signal, Tensor] = {}
-        _add_projections(student, teacher, self._student_signals)
+        self.projections = _new_projections(student, teacher, self._student_signals)
 
     def __bool__(self) -> bool:
         """Whether there is any term with a weight."""
@@ -122,6 +123,16 @@ class DeepTerms:
     def weights(self) -> dict[str, float]:
         """The weight of each term."""
         return {name: term.weight for name, term in self.terms.items()}
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Within it, the student has its projections as a submodule, if it needs any."""
+        if self.projections is not None:
+            self.student.add_module(PROJECTIONS, self.projections)
+        try:
+            yield
+        finally:
+            self.student._modules.pop(PROJECTIONS, None)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -172,10 +183,9 @@ class DeepTerms:
         return torch.stack(values).mean(dim=0)
 
     def _projected(self, signal: Signal, states: Tensor) -> Tensor:
-        projections = getattr(self.student, PROJECTIONS, None)
-        if projections is None or signal.name != "hidden_states":
+        if self.projections is None or signal.name != "hidden_states":
             return states
-        return projections[_projection_name(signal)](states)
+        return self.projections[_projection_name(signal)](states)
 
 
 @contextmanager
@@ -253,11 +263,14 @@ def _projection_name(signal: Signal) -> str:
     return "embeddings" if signal.layer == EMBEDDINGS else f"layer_{signal.layer}"
 
 
-def _add_projections(student: PreTrainedModel, teacher: PreTrainedModel, signals: set[Signal]) -> None:
+def _new_projections(
+    student: PreTrainedModel, teacher: PreTrainedModel, signals: set[Signal]
+) -> nn.ModuleDict | None:
     widths = student.config.hidden_size, teacher.config.hidden_size
     hidden = sorted({signal.layer for signal in signals if signal.name == "hidden_states"})
     if widths[0] == widths[1] or not hidden:
-        return
+        return None
     names = [_projection_name(Signal("hidden_states", layer)) for layer in hidden]
-    layers: Any = {name: nn.Linear(*widths, bias=False, device=student.device, dtype=student.dtype) for name in names}
-    student.add_module(PROJECTIONS, nn.ModuleDict(layers))
+    return nn.ModuleDict(
+        {name: nn.Linear(*widths, bias=False, device=student.device, dtype=student.dtype) for name in names}
+    )

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from distilbert_kd.data.loading import load_task
 from distilbert_kd.data.task_data import TaskData
-from distilbert_kd.deep_terms import PROJECTIONS, DeepTerms
+from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.errors import TeacherError
 from distilbert_kd.hardware import describe_device
 from distilbert_kd.recipe import Recipe, Schedule
@@ -63,7 +63,7 @@ def describe(recipe: Recipe) -> str:
         "layer map": _layer_map(layers, recipe.student.layers, recipe.student.init_from),
         "objective": " + ".join(_objective(recipe)),
         **_term_lines(terms),
-        "projections": _projections(student),
+        "projections": _projections(terms),
         "soft targets": _soft_targets(recipe),
         "training": _steps(settings, len(data.train)),
         "control": "the same student on hard labels alone, as many steps" if recipe.control else "none",
@@ -161,12 +161,11 @@ def _layer(number: int) -> str:
     return "embeddings" if number == EMBEDDINGS else str(number)
 
 
-def _projections(student: PreTrainedModel) -> str:
-    projections = getattr(student, PROJECTIONS, None)
-    if projections is None:
+def _projections(terms: DeepTerms) -> str:
+    if terms.projections is None:
         return ""
-    num_parameters = sum(parameter.numel() for parameter in projections.parameters())
-    return f"{', '.join(projections)}: {num_parameters:,} parameters, left out of the student's folder"
+    num_parameters = sum(parameter.numel() for parameter in terms.projections.parameters())
+    return f"{', '.join(terms.projections)}: {num_parameters:,} parameters, left out of the student's folder"
 
 
 def _soft_targets(recipe: Recipe) -> str:

@@ -83,7 +83,7 @@ def _hook(model: PreTrainedModel, signal: Signal, keep: Callable[[Any], None]) -
     if signal.name != "hidden_states":
         module = layers[signal.layer].get_submodule(_PROJECTIONS[model.config.model_type][signal.name])
     elif signal.layer + 1 == len(layers):
-        module = layers[signal.layer]
+        module = getattr(model.base_model, "final_norm", layers[signal.layer])  # ModernBERT's last word
     else:  # what the next layer is given: DeBERTa's convolution comes between its first two
 
         def before(_module: nn.Module, arguments: tuple, named: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import BatchRebalanceSampler
-from transformers.trainer_utils import EvalLoopOutput, has_length
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
 from distilbert_kd import first_position
 from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
@@ -113,6 +113,8 @@ class DistillationTrainer(StepMeanTrainer):
         if teacher is not None:
             self._take_on_teacher(teacher, teacher_labels, teacher_processing_class)
         self._deep_terms = DeepTerms(self.model, teacher, terms) if teacher is not None and terms else None
+        if self._deep_terms and self.args.ddp_find_unused_parameters is None:
+            self.args.ddp_find_unused_parameters = False  # projections are used outside of what the outputs reach
         self._rows_have_soft_targets = check_rows(self.train_dataset, self.model.config, teacher is not None)
         is_first_only = self._rows_have_soft_targets if first_position_only is None else first_position_only
         # Replicas of DataParallel, and layers that FSDP or DeepSpeed took apart, are not the layers that we know.
@@ -374,6 +376,19 @@ class DistillationTrainer(StepMeanTrainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         """In data set order, always: `group_by_length` would reorder the rows of `predict`."""
         return SequentialSampler(eval_dataset) if has_length(eval_dataset) else None
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As Trainer; the student has its projections meanwhile, if it needs any.
+
+        Args:
+            *args: as Trainer.
+            **kwargs: as Trainer.
+
+        Returns:
+            Steps, mean loss and speed, as Trainer.
+        """
+        with self._deep_terms.attached() if self._deep_terms else nullcontext():
+            return super().train(*args, **kwargs)
 
     # Logs: see distilbert_kd.step_mean_trainer.
 

@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from distilbert_kd.deep_terms import PROJECTIONS, Term
+from distilbert_kd.deep_terms import Term
 from distilbert_kd.errors import RecipeError
 from distilbert_kd.evaluation import evaluate_logits
 from distilbert_kd.hardware import hardware_settings
@@ -285,7 +285,7 @@ def train_model(
             temperature=temperature,
             alpha=alpha,
             terms=terms,
-            first_position_only=True,  # for all three models, so that student and control draw the same dropout
+            first_position_only=True,  # for all models: without terms, student and control draw the same dropout
         )
         if arguments.disable_tqdm:
             trainer.remove_callback(PrinterCallback)
@@ -300,8 +300,7 @@ def train_model(
         seconds = time.perf_counter() - start
         _save(trainer, folder)
     if trained is model:
-        model._modules.pop(PROJECTIONS, None)
-        take_back(trainer, model)
+            take_back(trainer, model)
     else:
         take_up(model, str(folder))
     return Trained(trainer.state.log_history, seconds)

@@ -83,16 +83,18 @@ def test_projections_are_trained_kept_in_checkpoints_and_left_out_of_the_model(t
     teacher = tiny_bert(4, seed=9, hidden_size=64)
     settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
     whole = trainer_of(tmp_path / "whole", {"hidden_mse": 1.0}, teacher, **settings)
-    start = {name: weight.clone() for name, weight in getattr(whole.model, PROJECTIONS).state_dict().items()}
+    projections = whole._deep_terms.projections
+    start = {name: weight.clone() for name, weight in projections.state_dict().items()}
     whole.train()
     assert sorted(start) == ["layer_0.weight", "layer_1.weight"]
-    assert all(not torch.equal(w, start[n]) for n, w in getattr(whole.model, PROJECTIONS).state_dict().items())
+    assert all(not torch.equal(weight, start[name]) for name, weight in projections.state_dict().items())
     kept = load_file(tmp_path / "whole" / "checkpoint-2" / "model.safetensors")
     assert {f"{PROJECTIONS}.{name}" for name in start} < kept.keys()
 
     resumed = trainer_of(tmp_path / "resumed", {"hidden_mse": 1.0}, teacher, **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     assert torch.equal(flat_weights(resumed.model), flat_weights(whole.model))
+    assert torch.equal(flat_weights(resumed._deep_terms.projections), flat_weights(projections))
 
     whole.save_model(str(tmp_path / "student"))
     saved = load_file(tmp_path / "student" / "model.safetensors")
@@ -100,14 +102,21 @@ def test_projections_are_trained_kept_in_checkpoints_and_left_out_of_the_model(t
     _, loading = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student", output_loading_info=True)
     assert not loading["missing_keys"]
     assert not loading["unexpected_keys"]
-    assert hasattr(whole.model, PROJECTIONS)  # training can go on
+    assert not hasattr(whole.model, PROJECTIONS)  # whoever saves or counts the student has a stock one
+
+
+def test_a_training_that_fails_leaves_a_stock_student(tmp_path, monkeypatch):
+    """Prevents a student that a notebook goes on with from keeping weights of a training that never ended."""
+    trainer = trainer_of(tmp_path, {"hidden_mse": 1.0}, tiny_bert(4, seed=9, hidden_size=64))
+    monkeypatch.setattr(trainer, "training_step", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert not hasattr(trainer.model, PROJECTIONS)
 
 
 def test_equal_widths_need_no_projection():
     """Prevents a learned map between states that are comparable as they are."""
-    student = tiny_bert(2)
-    DeepTerms(student, tiny_bert(4), {"hidden_mse": 1.0})
-    assert not hasattr(student, PROJECTIONS)
+    assert DeepTerms(tiny_bert(2), tiny_bert(4), {"hidden_mse": 1.0}).projections is None
 
 
 @pytest.mark.parametrize(

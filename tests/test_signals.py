@@ -14,8 +14,7 @@ from tests.tiny import tiny_bert
 def test_hidden_states_are_those_of_output_hidden_states(name):
     """Prevents a layer that is off by one, and the embeddings taken for layer 0."""
     model = model_of(name)
-    num_layers = 2 if name.startswith("modernbert") else 3  # its last hidden state is after one more norm
-    wanted = [Signal("hidden_states", layer) for layer in range(EMBEDDINGS, num_layers)]
+    wanted = [Signal("hidden_states", layer) for layer in range(EMBEDDINGS, 3)]
     with captured(model, wanted) as found:
         expected = model(**batch(), output_hidden_states=True).hidden_states
     for index, signal in enumerate(wanted):

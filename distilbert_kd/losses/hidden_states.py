@@ -55,7 +55,9 @@ def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
 
-    Source: Jiao et al. 2020 (TinyBERT), https://arxiv.org/abs/1909.10351, equation 8.
+    Source: Jiao et al. 2020 (TinyBERT), https://arxiv.org/abs/1909.10351, equation 8. There one matrix projects all
+        layers of a narrower student, and the terms of the layers are added up; here each layer has its own, and the
+        mean is taken.
     """
     student, teacher = _checked(student, teacher)
     return masked((student - teacher).square().mean(dim=-1), mask)

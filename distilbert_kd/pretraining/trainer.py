@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer_utils import TrainOutput
 
 from distilbert_kd.deep_terms import DeepTerms, Term
 from distilbert_kd.errors import RecipeError, TeacherError
@@ -146,6 +147,19 @@ class PretrainingTrainer(StepMeanTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = sum((_counts(batch).to(device) for batch in batches), torch.zeros(3, dtype=torch.long, device=device))
         return batches, self.accelerator.reduce(counts, "sum").clamp(min=1)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As Trainer; the student has its projections meanwhile, if it needs any.
+
+        Args:
+            *args: as Trainer.
+            **kwargs: as Trainer.
+
+        Returns:
+            Steps, mean loss and speed, as Trainer.
+        """
+        with self._deep_terms.attached():
+            return super().train(*args, **kwargs)
 
     # Loss.
 
