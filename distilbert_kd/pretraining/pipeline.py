@@ -11,18 +11,19 @@ from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
 
 from distilbert_kd.compatibility import check_same_tokenizer
-from distilbert_kd.deep_terms import Term
+from distilbert_kd.deep_terms import DeepTerms, Term
 from distilbert_kd.environment import describe_environment
-from distilbert_kd.errors import DataError, TeacherError
+from distilbert_kd.errors import DataError, RecipeError, TeacherError
 from distilbert_kd.hardware import describe_device
 from distilbert_kd.pretraining.models import load_language_model
 from distilbert_kd.pretraining.recipe import PretrainingRecipe
 from distilbert_kd.pretraining.resuming import check_same_text, enter_run, newest_checkpoint
 from distilbert_kd.pretraining.text import DEFAULT_CACHE_DIR, HubSource, TextSource, TokenizedText, tokenized_text
-from distilbert_kd.pretraining.trainer import PretrainingTrainer
+from distilbert_kd.pretraining.trainer import PretrainingTrainer, check_arguments, check_vocabularies
 from distilbert_kd.progress import ProgressLines
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.run_records import RunRecords
+from distilbert_kd.sharding import is_sharded
 from distilbert_kd.storage import storage_errors, write_text
 from distilbert_kd.student.build import build_student, count_layers, freeze_embeddings
 from distilbert_kd.student.layer_maps import resolve_layers
@@ -74,10 +75,14 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False) -> dict[str, An
     teacher = load_language_model(recipe.teacher.model, recipe.teacher.revision, recipe.objective.needs_vocabulary)
     student, layers = _student(recipe, teacher, tokenizer)
     _check_lengths(recipe.text.max_length, student, teacher, tokenizer)
+    check_arguments(arguments)
+    DeepTerms(student, teacher, _terms(recipe))  # what can't be had is found before the text is tokenised
+    if recipe.objective.needs_vocabulary:
+        check_vocabularies(student, teacher)
     if records.is_main:
         enter_run(folder, recipe.to_yaml())
     PartialState().wait_for_everyone()
-    checkpoint = newest_checkpoint(folder.checkpoints, PartialState().num_processes)
+    checkpoint = newest_checkpoint(folder.checkpoints / "student", PartialState().num_processes)
     logger.info("device: %s", describe_device(arguments))
 
     text = tokenized_text(_source(recipe), tokenizer, Path(recipe.text.cache_dir or DEFAULT_CACHE_DIR))
@@ -127,7 +132,13 @@ def _arguments(recipe: PretrainingRecipe, folder: RunFolder, show_bars: bool) ->
     # split into batches.
     sampling = "group_by_length" if recipe.text.packing == "sentences" else "random"
     values = {**_DEFAULTS, "train_sampling_strategy": sampling, **recipe.training, "eval_strategy": "no"}
-    return training_arguments(values, "training", folder.checkpoints, recipe.seed, show_bars)
+    arguments = training_arguments(values, "training", folder.checkpoints / "student", recipe.seed, show_bars)
+    if is_sharded(arguments):
+        raise RecipeError(
+            "Expected whole models on each process for pretraining, whose vocabulary is read in parts; got FSDP "
+            "or DeepSpeed. Launch it with recipes/accelerate/multi_gpu.yaml."
+        )
+    return arguments
 
 
 def _student(
@@ -194,7 +205,7 @@ def _trainer(
         masked_language_model=objective.masked_language_model,
         temperature=objective.temperature,
         masking_probability=objective.masking_probability,
-        terms={name: Term(**settings) for name, settings in recipe.term_settings.items()},
+        terms=_terms(recipe),
     )
     if arguments.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
@@ -205,6 +216,10 @@ def _trainer(
         f"{trainer.num_frozen:,}",
     )
     return trainer
+
+
+def _terms(recipe: PretrainingRecipe) -> dict[str, Term]:
+    return {name: Term(**settings) for name, settings in recipe.term_settings.items()}
 
 
 def _environment(recipe: PretrainingRecipe, teacher: PreTrainedModel, text: TokenizedText) -> dict[str, Any]:
