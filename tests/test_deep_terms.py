@@ -150,6 +150,7 @@ def test_attention_heads_must_agree():
     [
         ({"teacher": None, "alpha": 0.0}, "terms without a teacher"),
         ({"args": {"activation_checkpointing": True}}, "terms with gradient_checkpointing"),
+        ({"args": {"ddp_find_unused_parameters": True}}, "terms with ddp_find_unused_parameters"),
     ],
 )
 def test_settings_under_which_a_term_would_vanish_are_refused(tmp_path, change, message):
@@ -158,3 +159,14 @@ def test_settings_under_which_a_term_would_vanish_are_refused(tmp_path, change, 
     parts["args"] = arguments(tmp_path, **parts.get("args", {}))
     with pytest.raises(RecipeError, match=message):
         DistillationTrainer(**parts, terms={"hidden_cosine": 1.0})
+
+
+def test_checkpointing_that_keeps_the_graph_trains_the_same(tmp_path):
+    """Prevents the refusal of what works, and terms that a second forward pass in the backward pass would disturb."""
+    students = []
+    kept = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}}
+    for settings in ({}, kept):
+        trainer = trainer_of(tmp_path, ALL_TERMS, max_steps=3, **settings)
+        trainer.train()
+        students.append(flat_weights(trainer.model))
+    assert torch.equal(*students)

@@ -333,6 +333,12 @@ class TestRefusedBeforeAnythingIsLoaded:
             pipeline.run(recipe_with(recipe_file, tmp_path / "run", override))
         assert not (tmp_path / "run").exists()
 
+    def test_terms_that_the_training_would_lose(self, recipe_file, tmp_path, no_model):
+        # It was refused when the student's training began, after the teacher's.
+        overrides = ("distillation.terms.hidden_mse=1", "training.activation_checkpointing=true")
+        with pytest.raises(RecipeError, match="terms with gradient_checkpointing"):
+            pipeline.run(recipe_with(recipe_file, tmp_path / "run", *overrides))
+
     def test_attention_that_is_not_to_be_had(self, recipe_file, tmp_path, no_model):
         # An ImportError of transformers, with a traceback, after the data were read.
         with pytest.raises(RecipeError, match="flash-attn"):

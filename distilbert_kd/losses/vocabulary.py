@@ -63,6 +63,22 @@ def vocabulary_losses(
     """
     if chunk < 1:
         raise ValueError(f"Expected at least one position at a time, got chunk={chunk}.")
+    device = student_states.device.type
+    # Autocast would cast the decoder once for all chunks, and add up its gradient in half precision.
+    is_cast = torch.is_autocast_enabled(device)
+    with torch.autocast(device, torch.get_autocast_dtype(device), enabled=is_cast, cache_enabled=False):
+        return _in_chunks(student_states, student_decoder, teacher_states, teacher_decoder, labels, temperature, chunk)
+
+
+def _in_chunks(
+    student_states: Tensor,
+    student_decoder: nn.Linear,
+    teacher_states: Tensor | None,
+    teacher_decoder: nn.Linear | None,
+    labels: Tensor,
+    temperature: float,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
     if teacher_states is None or teacher_decoder is None:
         return student_states.new_zeros(len(labels)), _masked_tokens(student_states, student_decoder, labels, chunk)
     soft, hard = [], []

@@ -58,7 +58,7 @@ def decoder_of(model: PreTrainedModel) -> nn.Linear:
         TeacherError: the model has none.
     """
     decoder = model.get_output_embeddings()
-    if not isinstance(decoder, nn.Linear):
+    if not isinstance(decoder, nn.Linear) or decoder.out_features != model.config.vocab_size:
         raise TeacherError(
             f"Expected a masked language model whose head ends in a linear layer, got {type(model).__name__}. "
             "Set objective.soft_targets=0 and objective.masked_language_model=0 for it."

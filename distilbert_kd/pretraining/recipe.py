@@ -96,7 +96,11 @@ class Objective(Section):
         weights += [term.get("weight") if isinstance(term, Mapping) else term for term in deep]
         if all(weight == 0 for weight in weights):
             return ["objective: expected a term with a weight above 0, got none"]
-        return []
+        if any(weight != 0 for weight in weights[:2]):
+            return []
+        reason = "nobody reads it without a weight on soft_targets or masked_language_model; leave it out"
+        ignored = [key for key in ("temperature", "masking_probability") if key in given]
+        return [f"objective.{key}: {shown(given[key])}: {reason}" for key in ignored]
 
 
 def _without_evaluation(values: dict[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,10 @@ from distilbert_kd.pretraining.masking import EpochBatchSampler, MaskedRows, Pad
 from distilbert_kd.pretraining.models import decoder_of, undecoded
 from distilbert_kd.sampling import FILLER, shared_loader
 from distilbert_kd.step_mean_trainer import StepMeanTrainer
+from distilbert_kd.trainer_options import refuse_ignored_arguments
 
 
-__all__ = ["PretrainingTrainer"]
+__all__ = ["PretrainingTrainer", "check_arguments", "check_vocabularies"]
 
 
 class PretrainingTrainer(StepMeanTrainer):
@@ -82,7 +83,7 @@ class PretrainingTrainer(StepMeanTrainer):
         }
         self.temperature = temperature
         if self.weights:
-            _check_vocabularies(model, teacher)
+            check_vocabularies(model, teacher)
         masked = MaskedRows(rows, tokenizer, masking_probability if self.weights else None, args.seed)
         super().__init__(
             model=model,
@@ -91,7 +92,11 @@ class PretrainingTrainer(StepMeanTrainer):
             processing_class=tokenizer,
             data_collator=PaddingCollator(tokenizer.pad_token_id or 0),
         )
-        _refuse_ignored_options(self)
+        check_arguments(self.args)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise RecipeError("Expected DDP or one process, got FSDP or DeepSpeed, which take the layers apart.")
+        if self.args.ddp_find_unused_parameters is None:
+            self.args.ddp_find_unused_parameters = False  # the decoder is used outside of what the outputs reach
         self.teacher = teacher.requires_grad_(False).eval()
         self.teacher.to(self.args.device)
         self._deep_terms = DeepTerms(self.model, teacher, terms or {})
@@ -104,6 +109,11 @@ class PretrainingTrainer(StepMeanTrainer):
         trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         self.model.eval()
         loss = sum(self.weights[name] * values.sum() for name, (values, _) in self._terms(self.model, batch).items())
+        if not getattr(loss, "requires_grad", False):
+            raise RecipeError(
+                f"Expected a term that reaches weights which are trained, got {', '.join(self.weights)}, whose layers "
+                "are all frozen. Choose other layers, or set student.freeze_embeddings to false."
+            )
         gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)  # type: ignore[arg-type]
         unreached = [weight for weight, gradient in zip(trained.values(), gradients, strict=True) if gradient is None]
         for weight in unreached:
@@ -265,7 +275,16 @@ def _tokens(batch: Mapping[str, Any]) -> Tensor:
     return torch.zeros_like(tokens) if FILLER in batch else tokens
 
 
-def _check_vocabularies(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+def check_vocabularies(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Refuses models whose distributions can't be compared.
+
+    Args:
+        student: with a head for the vocabulary.
+        teacher: likewise.
+
+    Raises:
+        TeacherError: one has no such head, or their vocabularies differ in size.
+    """
     sizes = [decoder_of(model).out_features for model in (student, teacher)]
     if sizes[0] != sizes[1]:
         raise TeacherError(
@@ -274,23 +293,17 @@ def _check_vocabularies(student: PreTrainedModel, teacher: PreTrainedModel) -> N
         )
 
 
-def _refuse_ignored_options(trainer: StepMeanTrainer) -> None:
-    args, accelerator = trainer.args, trainer.accelerator
-    refused = {
-        "several GPUs in one process": (args.n_gpu > 1, "start with `accelerate launch`, one process for each"),
-        "FSDP or DeepSpeed": (
-            trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled,
-            "take DDP; the decoder is read outside of the wrapped model",
-        ),
-        "label_smoothing_factor": (args.label_smoothing_factor != 0, "soft targets smooth the labels"),
-        "average_tokens_across_devices": (not args.average_tokens_across_devices, "leave it at True"),
-        "accelerator_config.split_batches": (bool(accelerator.split_batches), "leave it out"),
-        "accelerator_config.dispatch_batches": (bool(accelerator.dispatch_batches), "leave it out"),
-        "train_sampling_strategy": (
-            args.train_sampling_strategy not in ("random", "group_by_length"),
-            "random or group_by_length",
-        ),
-    }
-    wrong = [f"{name} ({advice})" for name, (is_set, advice) in refused.items() if is_set]
-    if wrong:
-        raise RecipeError(f"Expected only options that PretrainingTrainer acts on, got {'; '.join(wrong)}.")
+def check_arguments(args: TrainingArguments) -> None:
+    """Refuses training arguments that would be ignored, or under which nothing could be trained.
+
+    Args:
+        args: of the training.
+
+    Raises:
+        RecipeError: one of them is set.
+    """
+    refuse_ignored_arguments(args, has_terms=True)
+    if args.train_sampling_strategy not in ("random", "group_by_length"):
+        raise RecipeError(
+            f"Expected train_sampling_strategy random or group_by_length, got {args.train_sampling_strategy!r}."
+        )

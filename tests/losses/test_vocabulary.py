@@ -106,6 +106,30 @@ def test_float16_is_computed_in_float32():
     assert {term.dtype for term in case.chunked(7)} == {torch.float32}
 
 
+def test_the_decoders_gradient_is_added_up_in_float32_under_autocast():
+    """Prevents an error that grows with the number of chunks: 3 % of the word embeddings' gradient at 256 of them."""
+    generator = torch.Generator().manual_seed(0)
+    decoder = torch.nn.Linear(16, 40)
+    states = torch.randn(2048, 16, generator=generator)
+    teacher = torch.randn(2048, 16, generator=generator)
+    labels = torch.randint(0, 40, (2048,), generator=generator)
+
+    def gradient(chunk, is_half):
+        decoder.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            soft, hard = vocabulary_losses(states, decoder, teacher, torch.nn.Linear(16, 40), labels, 2.0, chunk)
+            (soft + hard).mean().backward()
+        return decoder.weight.grad.clone()
+
+    torch.manual_seed(1)
+    exact = gradient(2048, is_half=False)
+    errors = []
+    for chunk in (2048, 8):
+        torch.manual_seed(1)
+        errors.append(float((gradient(chunk, is_half=True) - exact).norm() / exact.norm()))
+    assert errors[1] < 1.5 * errors[0] < 0.02
+
+
 def test_bad_arguments_are_refused():
     """Prevents an endless loop, and vocabularies that broadcast to a plausible number."""
     case = Case()

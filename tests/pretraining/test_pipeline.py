@@ -154,7 +154,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(teachers, tmp_path):
     pretrain(load_pretraining_recipe(whole))
     path = write_recipe(tmp_path / "killed", teachers / "mlm", training=settings)
     process = launch([str(path)])
-    checkpoints = tmp_path / "killed" / "run" / "checkpoints"
+    checkpoints = tmp_path / "killed" / "run" / "checkpoints" / "student"
     deadline = time.monotonic() + 240
     while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
         assert process.poll() is None, process.communicate()[1]
