@@ -18,7 +18,8 @@ def launch_command(config: str, *program: str) -> list[str]:
 
 def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
     """Starts a command in the project's root, with one quiet thread for each process."""
-    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    settings = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     return subprocess.Popen(
         command,
         cwd=ROOT,
