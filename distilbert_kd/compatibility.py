@@ -15,7 +15,14 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from distilbert_kd.errors import TeacherError
 
 
-__all__ = ["check_same_tokenizer", "check_teacher", "label_names", "output_layer", "output_order"]
+__all__ = [
+    "check_same_tokenizer",
+    "check_teacher",
+    "label_names",
+    "output_layer",
+    "output_order",
+    "tokenizer_identity",
+]
 
 _UNNAMED_LABEL = re.compile(r"label_\d+")
 _PROBE = "A naïve Café, isn't it? No. 42!"  # case, accents, punctuation, digits: what tokenizers treat differently
@@ -145,6 +152,31 @@ def check_same_tokenizer(
             f"Expected teacher and student to read a text as the same tokens, but {difference}. "
             "Build the student from this teacher, or take a teacher with the student's tokenizer."
         )
+
+
+def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """All that decides the ids of a text, for the keys of caches.
+
+    Padding and truncation are set at each call and left out. Of a tokenizer written in Python, whose options can't be
+    read from a backend, all that it was made with counts, except where its files lay.
+
+    Args:
+        tokenizer: fast, or written in Python.
+
+    Returns:
+        Values that JSON can hold, or that `str` tells apart.
+    """
+    identity: dict[str, Any] = {"special": tokenizer.special_tokens_map}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        parts = json.loads(backend.to_str())
+        return identity | {name: part for name, part in parts.items() if name not in ("padding", "truncation")}
+    options = {
+        name: str(value)
+        for name, value in tokenizer.init_kwargs.items()
+        if not name.endswith("_file") and name not in ("name_or_path", "tokenizer_class")
+    }
+    return identity | {"vocabulary": tokenizer.get_vocab(), "class": str(type(tokenizer)), "options": options}
 
 
 def _vocabulary_difference(mine: dict[str, int], theirs: dict[str, int]) -> str | None:

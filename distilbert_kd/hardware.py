@@ -24,7 +24,8 @@ def hardware_settings() -> dict[str, Any]:
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     return {
         "bf16": has_bf16,
-        "tf32": torch.cuda.get_device_capability() >= (8, 0),
+        # AMD's cards report such capabilities, too, and TrainingArguments refuses the setting for them.
+        **({"tf32": True} if torch.version.cuda and torch.cuda.get_device_capability() >= (8, 0) else {}),
         "dataloader_pin_memory": True,
         "accelerator_config": {"non_blocking": True},
     }

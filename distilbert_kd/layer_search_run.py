@@ -54,6 +54,9 @@ logger = logging.getLogger(__name__)
 #: What the rows that judge are called.
 HELD_OUT = "held-out"
 
+#: The share of a short distillation that replaces a warm-up given in steps.
+_WARMUP = 0.1
+
 
 @dataclass(frozen=True)
 class SearchSize:
@@ -239,6 +242,9 @@ def _distillation_arguments(
         "report_to": "none",
         "logging_steps": 0.5,
     }
+    if recipe.training.get("warmup_steps", 0) >= 1:  # of the whole training; a short one would be nothing else
+        short["warmup_steps"] = _WARMUP
+        logger.info("warm-up: %.0f %% of a short distillation, in place of training.warmup_steps", 100 * _WARMUP)
     return training_arguments({**recipe.training, **short}, "training", folder.root, seed, show_bars)
 
 

@@ -18,12 +18,12 @@ from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.errors import TeacherError
 from distilbert_kd.hardware import describe_device
 from distilbert_kd.recipe import Recipe, Schedule
-from distilbert_kd.recipe_parts import terms_of
+from distilbert_kd.recipe_parts import layers_of, terms_of
 from distilbert_kd.signals import EMBEDDINGS
 from distilbert_kd.student.build import build_student, count_layers
-from distilbert_kd.student.layer_maps import resolve_layers
 from distilbert_kd.teacher import model_location
-from distilbert_kd.training import best_epoch, training_arguments
+from distilbert_kd.trainer_options import refuse_ignored_arguments
+from distilbert_kd.training import best_epoch, check_attention, training_arguments
 
 
 __all__ = ["describe", "num_training_steps"]
@@ -42,14 +42,17 @@ def describe(recipe: Recipe) -> str:
         DistillationError: as in `distilbert_kd.pipeline.run`, for what can be found without weights.
     """
     data = load_task(recipe.data, recipe.name)
-    teacher = _outline(recipe.teacher.model, data, recipe.teacher.revision)
-    origin = teacher if recipe.student.init_from is None else _outline(recipe.student.init_from, data, None)
-    layers = resolve_layers(count_layers(origin), recipe.student.num_layers, recipe.student.layers)
+    settings = _training(recipe.training, "training", recipe)
+    refuse_ignored_arguments(settings, recipe.distillation.has_deep_terms)
+    check_attention(recipe.attn_implementation, settings, "training")
+    is_whole = recipe.teacher.finetune is None
+    teacher = _outline(recipe.teacher.model, data, recipe.teacher.revision, is_whole)
+    origin = teacher if recipe.student.init_from is None else _outline(recipe.student.init_from, data, None, False)
+    layers = layers_of(recipe.student, teacher, origin)
     with torch.device("meta"):
         student = build_student(origin, layers=layers, architecture=recipe.student.architecture)
     num_student_parameters = student.num_parameters()
     terms = DeepTerms(student, teacher, terms_of(recipe))
-    settings = _training(recipe.training, "training", recipe)
     rows = {"train": data.train, **data.evaluation}
     lines = {
         "recipe": f"{recipe.name}, seed {recipe.seed}, run folder {recipe.output_dir}",
@@ -91,13 +94,21 @@ def num_training_steps(arguments: TrainingArguments, num_rows: int) -> int:
     return math.ceil(arguments.num_train_epochs * steps_per_epoch)
 
 
-def _outline(name: str, data: TaskData, revision: str | None) -> PreTrainedModel:
-    """A classifier for the data without weights."""
+def _outline(name: str, data: TaskData, revision: str | None, is_whole: bool) -> PreTrainedModel:
+    """A classifier for the data without weights; one that is to be whole must have the data's outputs."""
+    num_outputs = 1 if data.label_names is None else len(data.label_names)
     try:
         config = AutoConfig.from_pretrained(model_location(name), revision=revision, trust_remote_code=False)
-        config.num_labels = 1 if data.label_names is None else len(data.label_names)
+        if is_whole and config.num_labels != num_outputs:
+            raise TeacherError(
+                f"Expected a teacher with {num_outputs} outputs, as {data.name} has, got {name} with "
+                f"{config.num_labels}. Take a teacher that was fine-tuned for this task."
+            )
+        config.num_labels = num_outputs
         with torch.device("meta"):
             return AutoModelForSequenceClassification.from_config(config)
+    except TeacherError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0].rstrip(". ")
         raise TeacherError(

@@ -6,7 +6,7 @@ Here and in the commands' own modules a recipe is unpacked; what these call take
 import logging
 from pathlib import Path
 
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from distilbert_kd.compatibility import check_same_tokenizer
 from distilbert_kd.data.task_data import TaskData
@@ -14,9 +14,11 @@ from distilbert_kd.deep_terms import Term
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe import Schedule as RecipeSchedule
+from distilbert_kd.recipe import Student as RecipeStudent
 from distilbert_kd.recipe import Term as RecipeTerm
-from distilbert_kd.student.build import build_student, freeze_embeddings
+from distilbert_kd.student.build import build_student, count_layers, freeze_embeddings
 from distilbert_kd.student.distilbert import check_can_be_distilbert
+from distilbert_kd.student.layer_maps import half_of, resolve_layers
 from distilbert_kd.task_rows import Reader, TaskRows, tokenize_task, tokenizer_for
 from distilbert_kd.teacher import load_base, load_teacher, load_tokenizer
 from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR
@@ -25,6 +27,7 @@ from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR
 __all__ = [
     "cache_dir_of",
     "check_architecture",
+    "layers_of",
     "log_data",
     "readers_of",
     "schedule_of",
@@ -65,6 +68,26 @@ def readers_of(recipe: Recipe, data: TaskData) -> tuple[Reader, Reader]:
         check_same_tokenizer(tokenizer, teacher.tokenizer)
         readers.append(teacher.model)
     return teacher, Reader(model, tokenizer, tokenize_task(data, tokenizer, max_length, *readers))
+
+
+def layers_of(student: RecipeStudent, teacher: PreTrainedModel, origin: PreTrainedModel) -> list[int]:
+    """Which layers of `origin` the student keeps; half as many as the teacher has, unless the recipe says otherwise.
+
+    Args:
+        student: of the recipe.
+        teacher: that it learns from.
+        origin: that it is cut from.
+
+    Returns:
+        Increasing layer numbers from 0.
+
+    Raises:
+        RecipeError: they don't fit the model.
+    """
+    num_layers = student.num_layers
+    if num_layers is None and isinstance(student.layers, str):
+        num_layers = half_of(count_layers(teacher))
+    return resolve_layers(count_layers(origin), num_layers, student.layers)
 
 
 def check_architecture(origin: Reader, data: TaskData, recipe: Recipe) -> None:

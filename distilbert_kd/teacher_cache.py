@@ -29,6 +29,7 @@ from accelerate.utils import gather_object
 from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from distilbert_kd.compatibility import tokenizer_identity
 from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.errors import StorageError, TeacherError
 from distilbert_kd.row_checks import TEACHER_LOGITS
@@ -164,7 +165,7 @@ def cache_key(
         "format": _FORMAT,
         "weights": weights_sha256(teacher),
         "config": config,
-        "tokenizer": _tokenizer_identity(tokenizer),
+        "tokenizer": tokenizer_identity(tokenizer),
         "texts": fingerprint(texts.select_columns([n for n in ("text", "text_pair") if n in texts.column_names])),
         "max_length": max_length,
         "dtype": "float32",
@@ -172,19 +173,6 @@ def cache_key(
         "truncation_side": tokenizer.truncation_side,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """What decides the ids of a text; padding and truncation are set at each call and left out."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return {
-            "vocabulary": tokenizer.get_vocab(),
-            "special": tokenizer.special_tokens_map,
-            "class": str(type(tokenizer)),
-        }
-    state = json.loads(backend.to_str())
-    return {part: state.get(part) for part in state if part not in ("padding", "truncation")}
 
 
 def _refuse_non_finite(logits: np.ndarray) -> None:

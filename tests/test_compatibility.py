@@ -10,7 +10,14 @@ from transformers import BertTokenizer, DistilBertTokenizer, PreTrainedTokenizer
 from transformers.tokenization_python import PythonBackend
 
 from distilbert_kd import build_student
-from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_layer, output_order
+from distilbert_kd.compatibility import (
+    check_same_tokenizer,
+    check_teacher,
+    label_names,
+    output_layer,
+    output_order,
+    tokenizer_identity,
+)
 from distilbert_kd.errors import TeacherError
 from tests.tiny import VOCABULARY, tiny_bert, tiny_tokenizer
 
@@ -290,3 +297,30 @@ def test_nothing_is_changed_by_the_checks():
     assert all(parameter.requires_grad for parameter in teacher.parameters())
     for state, model in zip(before, (teacher, student), strict=True):
         assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+class TestTokenizerIdentity:
+    def test_options_of_a_tokenizer_written_in_python_count(self, tmp_path):
+        """Prevents old logits, or old ids, for a tokenizer that lower-cases where the former one did not."""
+        from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
+
+        (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+        one, other, again = (
+            tokenizer_identity(BertTokenizerLegacy(str(tmp_path / "vocab.txt"), do_lower_case=is_lower))
+            for is_lower in (True, False, True)
+        )
+        assert one != other
+        assert one == again
+
+    def test_padding_and_truncation_do_not(self):
+        """Prevents a cache that is never found, because a tokenizer was used in between."""
+        tokenizer = tiny_tokenizer()
+        before = tokenizer_identity(tokenizer)
+        tokenizer(["a", "good film"], padding=True, truncation=True, max_length=4)
+        assert tokenizer_identity(tokenizer) == before
+
+    def test_the_vocabulary_and_the_special_tokens_do(self):
+        """Prevents two tokenizers of one class from being taken for the same."""
+        tokenizer, other = tiny_tokenizer(), tiny_tokenizer()
+        other.add_tokens(["film2"])
+        assert tokenizer_identity(tokenizer) != tokenizer_identity(other)

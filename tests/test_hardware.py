@@ -12,6 +12,7 @@ from distilbert_kd.hardware import describe_device, hardware_settings
 def gpu(monkeypatch):
     def play(has_bf16, capability):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "A GPU")
@@ -36,7 +37,17 @@ def test_an_older_gpu_is_not_asked_for_what_it_lacks(gpu):
     """Prevents a refusal by TrainingArguments, or emulated bf16."""
     gpu(has_bf16=False, capability=(7, 5))
     settings = hardware_settings()
-    assert (settings["bf16"], settings["tf32"]) == (False, False)
+    assert settings["bf16"] is False
+    assert "tf32" not in settings
+
+
+def test_an_amd_gpu_is_not_asked_for_tf32(gpu, monkeypatch):
+    """Prevents every recipe from being refused there: TrainingArguments takes no word on TF32 without CUDA."""
+    gpu(has_bf16=True, capability=(9, 0))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    settings = hardware_settings()
+    assert settings["bf16"] is True
+    assert "tf32" not in settings
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from accelerate import PartialState
 from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedTokenizerBase
 
+from distilbert_kd.compatibility import tokenizer_identity
 from distilbert_kd.errors import DataError
 from distilbert_kd.storage import storage_errors
 
@@ -170,16 +171,13 @@ def _described(source: TextSource, files: list[Path]) -> str:
 
 
 def _key(source: TextSource, files: list[Path], tokenizer: PreTrainedTokenizerBase) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    state = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
     parts = {
         "format": _FORMAT,
         "source": {name: value for name, value in asdict(source).items() if name != "files"},
         "files": [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files],
-        # padding and truncation are set at each call
-        "tokenizer": {name: value for name, value in state.items() if name not in ("padding", "truncation")},
+        "tokenizer": tokenizer_identity(tokenizer),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _texts(source: TextSource, files: list[Path]) -> Iterator[str]:
