@@ -14,10 +14,12 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM
 
-from distilbert_kd.errors import DataError, TeacherError
+from distilbert_kd.errors import DataError, RecipeError, TeacherError
+from distilbert_kd.pretraining import pipeline
 from distilbert_kd.pretraining.pipeline import pretrain
 from distilbert_kd.pretraining.recipe import load_pretraining_recipe
 from distilbert_kd.teacher import load_base
+from distilbert_kd.weights import weights_sha256
 from tests.pretraining.language_models import tiny_encoder, tiny_masked_lm
 from tests.tiny import tiny_tokenizer
 from tests.tiny_runs import review_rows
@@ -94,6 +96,43 @@ def test_an_encoder_without_a_head_is_distilled_all_the_same(teachers, tmp_path)
     student, info = AutoModel.from_pretrained(tmp_path / "run" / "student", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert losses(tmp_path)[-1] < 0.9 * losses(tmp_path)[0]
+
+
+def test_the_results_describe_the_folder_also_when_there_were_projections(teachers, tmp_path):
+    """Prevents parameters and a hash of weights that nobody is given."""
+    narrow = tiny_encoder(hidden_size=16)
+    narrow.save_pretrained(tmp_path / "narrow")
+    tiny_tokenizer(tmp_path / "narrow")
+    student = {"init_from": str(tmp_path / "narrow"), "num_layers": 2}
+    path = write_recipe(tmp_path, teachers / "encoder", objective=HEADLESS, student=student)
+    results = pretrain(load_pretraining_recipe(path, ["training.max_steps=2"]))
+    saved = AutoModel.from_pretrained(tmp_path / "run" / "student")
+    assert results["student"]["num_parameters"] == saved.num_parameters()
+    assert results["student"]["weights_sha256"] == weights_sha256(saved)
+
+
+def test_checkpoints_stay_if_the_recipe_asks_for_them(teachers, tmp_path):
+    """Prevents the loss of what was asked for."""
+    training = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    pretrain(
+        load_pretraining_recipe(write_recipe(tmp_path, teachers / "encoder", objective=HEADLESS, training=training))
+    )
+    assert {path.name for path in (tmp_path / "run" / "checkpoints" / "student").iterdir()} >= {"checkpoint-2"}
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("objective.terms={hidden_mse: {weight: 1, layers: [[0, 9]]}}", RecipeError, "terms.hidden_mse.layers"),
+        ("training.train_sampling_strategy=batch_rebalance", RecipeError, "random or group_by_length"),
+    ],
+)
+def test_what_can_not_be_is_found_before_the_text_is_read(teachers, tmp_path, monkeypatch, override, error, message):
+    """Prevents hours of tokenising before a refusal."""
+    monkeypatch.setattr(pipeline, "tokenized_text", lambda *args: pytest.fail("the text was read"))
+    path = write_recipe(tmp_path, teachers / "encoder", objective=HEADLESS)
+    with pytest.raises(error, match=message):
+        pretrain(load_pretraining_recipe(path, [override]))
 
 
 def test_a_distilbert_of_a_masked_language_model(teachers, tmp_path):
