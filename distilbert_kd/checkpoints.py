@@ -155,7 +155,7 @@ def rotate(folder: Path, limit: int | None, best: Path | None) -> None:
             return
         if path.resolve() not in protected:
             (path / COMMIT).unlink(missing_ok=True)  # from here on it is torn, however far the removal gets
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
             num_surplus -= 1
 
 
@@ -189,6 +189,11 @@ def check_space(folder: Path, num_bytes: int) -> str | None:
         f"{free / 1e6:.1f} MB are free. The checkpoint before it is untouched. Make room and start the same command "
         "again."
     )
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder; what can't be removed stays."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _by_step(folder: Path) -> dict[int, Path]:

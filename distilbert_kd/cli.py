@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from distilbert_kd import __version__
-from distilbert_kd.errors import DistillationError, StorageError
+from distilbert_kd.errors import DistillationError, StoppedError, StorageError
 from distilbert_kd.pretraining.recipe import load_pretraining_recipe
 from distilbert_kd.recipe import load_recipe
 
@@ -33,6 +33,15 @@ RecipePath = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Values that win over the recipe's.")
 ]
+Changed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-changed",
+        metavar="KEY",
+        help="Go on with a run that was cut off although this differs: a key or section of the recipe, or data, "
+        "teacher, num_processes. May be given again.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result and errors.")]
 
 
@@ -43,15 +52,17 @@ def _show_version(is_wanted: bool) -> None:
 
 
 @app.command("run")
-def run_command(recipe: RecipePath, overrides: Overrides = None, quiet: Quiet = False) -> None:
-    """Distil: teacher, student, control, evaluation, and a run folder with all of it."""
+def run_command(
+    recipe: RecipePath, overrides: Overrides = None, allow_changed: Changed = None, quiet: Quiet = False
+) -> None:
+    """Distil: teacher, student, control, evaluation, run folder; started again, a run that was cut off goes on."""
     with _user_errors():
         checked = load_recipe(recipe, overrides or [])
         show_bars = _configure_output(quiet)
         from distilbert_kd.pipeline import run
         from distilbert_kd.results import render_table
 
-        results = run(checked, show_bars)
+        results = run(checked, show_bars, allow_changed or [])
         if _is_main_process():
             typer.echo(render_table(results).rstrip())
 
@@ -95,14 +106,16 @@ def layers_command(
 
 
 @app.command("pretrain")
-def pretrain_command(recipe: RecipePath, overrides: Overrides = None, quiet: Quiet = False) -> None:
+def pretrain_command(
+    recipe: RecipePath, overrides: Overrides = None, allow_changed: Changed = None, quiet: Quiet = False
+) -> None:
     """Distil language from unlabelled text, before any task; started again, a run that was cut off goes on."""
     with _user_errors():
         checked = load_pretraining_recipe(recipe, overrides or [])
         show_bars = _configure_output(quiet)
         from distilbert_kd.pretraining.pipeline import pretrain
 
-        results = pretrain(checked, show_bars)
+        results = pretrain(checked, show_bars, allow_changed or [])
         if _is_main_process():
             losses = ", ".join(f"{name} {value:.4f}" for name, value in results["last_losses"].items())
             typer.echo(f"{results['steps']} steps: {losses}\nThe student is in {Path(checked.output_dir) / 'student'}")
@@ -193,6 +206,8 @@ def _user_errors() -> Iterator[None]:
     """Ends with a message and an exit code, and without a traceback, on whatever a user can mend."""
     try:
         yield
+    except StoppedError as error:
+        _end(f"interrupted. {error}", error.exit_code)
     except DistillationError as error:
         _end("\n".join([f"error: {error}", *_notes(error)]), error.exit_code)
     except KeyboardInterrupt as error:

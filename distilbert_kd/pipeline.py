@@ -3,8 +3,8 @@
 import gc
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,34 +16,41 @@ from transformers import TrainingArguments
 from distilbert_kd.data.loading import load_task
 from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.deep_terms import DeepTerms
-from distilbert_kd.errors import RecipeError
+from distilbert_kd.errors import RecipeError, StoppedError, StorageError
 from distilbert_kd.hardware import describe_device
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe_parts import (
     cache_dir_of,
     check_architecture,
+    layers_of,
     log_data,
     readers_of,
     schedule_of,
     student_of,
     terms_of,
 )
+from distilbert_kd.resuming import Continuation, Progress, enter_run, flat_recipe, newest_checkpoint
 from distilbert_kd.run_folder import RunFolder
-from distilbert_kd.run_records import RunRecords, results_record
+from distilbert_kd.run_lock import locked
+from distilbert_kd.run_records import RunRecords, fingerprints, results_record
 from distilbert_kd.scoring import check_teacher_score, describe_models, labels_of, score_models
+from distilbert_kd.sharding import take_up
 from distilbert_kd.student.build import count_layers
-from distilbert_kd.student.layer_maps import resolve_layers
 from distilbert_kd.task_rows import Reader, tokenize_task
 from distilbert_kd.teacher import load_classifier, load_teacher, load_tokenizer
 from distilbert_kd.teacher_cache import ask_teacher, logits_column
+from distilbert_kd.trainer_options import refuse_ignored_arguments
 from distilbert_kd.training import (
     Trained,
+    attention_as,
     best_epoch,
     check_attention,
+    each_epoch,
     prediction_arguments,
     train_model,
     training_arguments,
 )
+from distilbert_kd.weights import weights_sha256
 
 
 __all__ = ["fill_cache", "run"]
@@ -54,12 +61,16 @@ logger = logging.getLogger(__name__)
 _STAGES = {"teacher": "teacher", "student": "distillation", "control": "control"}
 
 
-def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
+def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = ()) -> dict[str, Any]:
     """Distils: data, teacher, its answers, student, control, evaluation, run folder.
+
+    A run of the same recipe that was cut off goes on: what is done is not done again, and the result is the same.
 
     Args:
         recipe: what to do.
         show_bars: whether progress bars are drawn; without them progress is logged in lines.
+        allow_changed: keys of the recipe, sections, or "data", "teacher" and "num_processes", that may differ from
+            those of the run that is gone on with.
 
     Returns:
         The results, as written to `results.json`.
@@ -74,29 +85,70 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
         check_attention(recipe.attn_implementation, arguments.teacher, "teacher.finetune")
     check_attention(recipe.attn_implementation, arguments.student, "training")
     records = RunRecords(folder, PartialState().is_main_process)
-    records.create_folder()
+    with locked(folder) if records.is_main else nullcontext():
+        if records.is_main:
+            enter_run(folder, flat_recipe(recipe.to_yaml()), allow_changed)
+        PartialState().wait_for_everyone()
+        progress = Progress(folder, records.is_main)
+        logger.info("device: %s", describe_device(arguments.student))
+        results = _distil(recipe, arguments, folder, records, progress, allow_changed, start)
+        progress.remove()
+    logger.info("run folder: %s", folder.root)
     PartialState().wait_for_everyone()
-    logger.info("device: %s", describe_device(arguments.student))
+    return results
 
+
+def _distil(
+    recipe: Recipe,
+    arguments: "_Arguments",
+    folder: RunFolder,
+    records: RunRecords,
+    progress: Progress,
+    allow_changed: Sequence[str],
+    start: float,
+) -> dict[str, Any]:
+    """All of a run, in its folder."""
     trained: dict[str, Trained] = {}
     with _saying_what_is_kept(folder, trained):
         data = load_task(recipe.data, recipe.name)
         teacher, origin = readers_of(recipe, data)
-        layers = resolve_layers(count_layers(origin.model), recipe.student.num_layers, recipe.student.layers)
+        layers = layers_of(recipe.student, teacher.model, origin.model)
         if len(layers) == count_layers(origin.model) and recipe.student.init_from is None:
             logger.warning(
                 "The student keeps all %d layers: it will be no smaller. Set student.num_layers.", len(layers)
             )
         check_architecture(origin, data, recipe)
+        with attention_as(recipe.attn_implementation, teacher.model, origin.model):
+            pass  # what a model can't compute is found before the teacher is trained
         if recipe.distillation.has_deep_terms:  # what can't be had is found before the teacher is trained
             DeepTerms(student_of(origin, layers, recipe).model, teacher.model, terms_of(recipe))
         log_data(data, origin.rows, recipe.data.max_length)
 
+        rows_sha256 = fingerprints(data)
+        models_sha256 = [weights_sha256(reader.model) for reader in (teacher, origin)]
+        num_processes = PartialState().num_processes
+        identity = {"data": rows_sha256, "teacher": models_sha256, "num_processes": num_processes}
+        progress.take_identity({"recipe": flat_recipe(recipe.to_yaml()), **identity}, allow_changed)
+
         def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
+            if progress.is_done(what):
+                progress.check_model(what, allow_changed)
+                take_up(reader.model, str(folder.root / what))
+                reader.model.eval()
+                trained[what] = Trained(progress.history_of(what), progress.models[what]["seconds"])
+                logger.info("%s: taken from %s, where it was trained before", what, folder.root / what)
+                return
+
+            def keep(written: Path, history: list[dict[str, float]], seconds: float) -> None:
+                records.write_history({name: each.history for name, each in trained.items()} | {what: history})
+                progress.add_model(what, written, seconds)
+
+            progress.write()
             records.write_recipe(recipe.to_yaml())
+            checkpoint = newest_checkpoint(folder.checkpoints / what, progress.identity, allow_changed)
             distillation["attn_implementation"] = recipe.attn_implementation
+            distillation["continuation"] = Continuation(progress.identity, checkpoint, keep)
             trained[what] = train_model(what, reader, data.metric, settings, folder.root / what, **distillation)
-            records.write_history({name: each.history for name, each in trained.items()})
 
         if recipe.teacher.finetune is not None:
             train("teacher", teacher, arguments.teacher)
@@ -113,7 +165,8 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
         allow_near_chance = recipe.teacher.allow_near_chance
         teacher_name = recipe.teacher.model + (", fine-tuned here" if recipe.teacher.finetune is not None else "")
         caveats = check_teacher_score(answers[split], main_labels, data.metric, teacher_name, split, allow_near_chance)
-        records.write_environment(data, teacher.model, recipe.teacher.model, recipe.teacher.revision, recipe.seed)
+        source = recipe.teacher
+        records.write_environment(data.source, rows_sha256, teacher.model, source.model, source.revision, recipe.seed)
 
         students = {name: student_of(origin, layers, recipe) for name in ("student", "control")[: 1 + recipe.control]}
         signal: dict[str, Any] = (
@@ -139,6 +192,8 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
         seconds = {_STAGES[name]: each.seconds for name, each in trained.items()}
         seconds["total"] = time.perf_counter() - start
         notes = [*students["student"].rows.notes(recipe.data.max_length), *caveats]
+        if progress.has_begun:
+            notes.append("The run was cut off and gone on with; a time is that of the last start.")
         results = results_record(
             recipe.name,
             recipe.seed,
@@ -153,8 +208,6 @@ def run(recipe: Recipe, show_bars: bool = False) -> dict[str, Any]:
         )
         records.remove_checkpoints(_with_checkpoints(recipe))
         records.write_results(results)
-    logger.info("run folder: %s", folder.root)
-    PartialState().wait_for_everyone()
     return results
 
 
@@ -203,13 +256,20 @@ def _arguments(recipe: Recipe, folder: RunFolder, show_bars: bool) -> _Arguments
     def make(values: Mapping[str, Any], where: str, name: str) -> TrainingArguments:
         return training_arguments(values, where, folder.checkpoints / name, recipe.seed, show_bars)
 
-    return _Arguments(
-        teacher=make({**best_epoch(), **(recipe.teacher.finetune or {})}, "teacher.finetune", "teacher"),
-        student=make(recipe.training, "training", "student"),
-        control=make(recipe.training, "training", "control"),
+    arguments = _Arguments(
+        teacher=make(
+            {**best_epoch(), "save_only_model": False, **(recipe.teacher.finetune or {})},
+            "teacher.finetune",
+            "teacher",
+        ),
+        student=make({**each_epoch(recipe.training), **recipe.training}, "training", "student"),
+        control=make({**each_epoch(recipe.training), **recipe.training}, "training", "control"),
         # Predictions leave nothing there, and a teacher that is refused must leave the folder empty for the next try.
         prediction=prediction_arguments(recipe.training, "training", folder.root, show_bars),
     )
+    refuse_ignored_arguments(arguments.teacher, has_terms=False)
+    refuse_ignored_arguments(arguments.student, recipe.distillation.has_deep_terms)
+    return arguments
 
 
 def _trained_teacher(recipe: Recipe, data: TaskData, folder: RunFolder, students: Reader) -> Reader:
@@ -232,16 +292,21 @@ def _saying_what_is_kept(folder: RunFolder, trained: Mapping[str, Trained]) -> I
     """Whatever ends the run, what was trained until then is not lost, and the message says how to go on from it."""
     try:
         yield
+    except StoppedError:
+        raise  # says it itself
     except BaseException as error:
-        with suppress(OSError):
-            folder.root.rmdir()  # only if nothing is in it
+        goes_on = isinstance(error, KeyboardInterrupt | StorageError)
         if "teacher" in trained:
-            error.add_note(
-                f"The fine-tuned teacher is kept in {folder.teacher}. To go on from it, run the recipe again with "
+            kept = f"The fine-tuned teacher is kept in {folder.teacher}."
+            advice = (
+                " To go on from it, run the recipe again with "
                 f"teacher.model={folder.teacher} teacher.finetune=null output_dir=ANOTHER."
             )
+            error.add_note(kept if goes_on else kept + advice)
         if "student" in trained:
             error.add_note(f"The distilled student is kept in {folder.student}.")
+        if goes_on and folder.progress.is_file():
+            error.add_note("Start the same command again to go on.")
         raise
 
 

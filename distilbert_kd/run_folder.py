@@ -39,6 +39,16 @@ class RunFolder:
         return self.root / "results.json"
 
     @property
+    def progress(self) -> Path:
+        """What a run that is not finished has done so far; gone when it is."""
+        return self.root / "progress.json"
+
+    @property
+    def lock(self) -> Path:
+        """Says which process is writing to the folder."""
+        return self.root / ".lock"
+
+    @property
     def results_table(self) -> Path:
         """The table of the results in Markdown."""
         return self.root / "results.md"
@@ -68,8 +78,27 @@ class RunFolder:
         """Files that `predict` writes."""
         return self.root / "predictions"
 
+    def make(self) -> "RunFolder":
+        """Make the folder and check that it can be written.
+
+        Returns:
+            The record itself.
+
+        Raises:
+            StorageError: the folder can't be made or written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as probe:
+                probe.write(b"x")
+                probe.flush()
+                os.fsync(probe.fileno())
+        except (OSError, ValueError) as error:
+            raise self._not_writable(error) from error
+        return self
+
     def create(self) -> "RunFolder":
-        """Make the folder and check that it can be written. In a distributed run only the main process calls this.
+        """Make the folder as `make` does; it must be new or empty. In a distributed run only the main process does so.
 
         Returns:
             The record itself.
@@ -79,7 +108,7 @@ class RunFolder:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            content = sorted(entry.name for entry in self.root.iterdir())
+            content = sorted(entry.name for entry in self.root.iterdir() if entry != self.lock)
         except (OSError, ValueError) as error:
             raise self._not_writable(error) from error
         if content:
@@ -88,14 +117,7 @@ class RunFolder:
                 f"Expected a new or empty folder for the run, got {self.root} with {names} in it. "
                 "Choose another with output_dir=..., or move this one away; nothing is overwritten."
             )
-        try:
-            with tempfile.TemporaryFile(dir=self.root) as probe:
-                probe.write(b"x")
-                probe.flush()
-                os.fsync(probe.fileno())
-        except OSError as error:
-            raise self._not_writable(error) from error
-        return self
+        return self.make()
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

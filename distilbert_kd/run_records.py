@@ -33,15 +33,6 @@ class RunRecords:
     folder: RunFolder
     is_main: bool
 
-    def create_folder(self) -> None:
-        """Makes the folder, which must be new or empty.
-
-        Raises:
-            StorageError: it is not, or can't be written.
-        """
-        if self.is_main:
-            self.folder.create()
-
     def write_recipe(self, yaml: str) -> None:
         """Says what the run is, as soon as something is trained."""
         self._write(self.folder.recipe, yaml)
@@ -51,12 +42,19 @@ class RunRecords:
         self._write(self.folder.history, _json(histories))
 
     def write_environment(
-        self, data: TaskData, teacher: PreTrainedModel, model: str, revision: str | None, seed: int
+        self,
+        source: str,
+        rows_sha256: Mapping[str, str],
+        teacher: PreTrainedModel,
+        model: str,
+        revision: str | None,
+        seed: int,
     ) -> None:
         """Versions, seed, and the identity of data and teacher.
 
         Args:
-            data: of the run.
+            source: of the data.
+            rows_sha256: of each split, see `fingerprints`.
             teacher: the model that the student learns from.
             model: where the teacher came from.
             revision: which of its revisions was asked for.
@@ -64,7 +62,7 @@ class RunRecords:
         """
         environment = describe_environment() | {
             "seed": seed,
-            "data": {"source": data.source, "sha256": fingerprints(data)},
+            "data": {"source": source, "sha256": dict(rows_sha256)},
             "teacher": {
                 "model": model,
                 "revision": revision,
@@ -80,7 +78,10 @@ class RunRecords:
         Args:
             kept: names of these models.
         """
-        if not self.is_main or not self.folder.checkpoints.is_dir():
+        if not self.is_main:
+            return
+        shutil.rmtree(self.folder.root / ".partial", ignore_errors=True)  # of a model that was being written
+        if not self.folder.checkpoints.is_dir():
             return
         for checkpoints in self.folder.checkpoints.iterdir():
             if checkpoints.name not in kept:

@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -31,11 +32,14 @@ from distilbert_kd.deep_terms import Term
 from distilbert_kd.errors import RecipeError
 from distilbert_kd.evaluation import evaluate_logits
 from distilbert_kd.hardware import hardware_settings
+from distilbert_kd.interrupts import stopping_on_signals
 from distilbert_kd.length_grouping import row_lengths
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.progress import ProgressLines
+from distilbert_kd.resumable_trainer import ResumableTrainer
+from distilbert_kd.resuming import Continuation
 from distilbert_kd.sharding import is_sharded, load_whole_models, sharding, take_up, whole_models
-from distilbert_kd.storage import storage_errors
+from distilbert_kd.storage import storage_errors, sync
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.trainer import DistillationTrainer
 
@@ -45,9 +49,12 @@ __all__ = [
     "attention_as",
     "best_epoch",
     "check_attention",
+    "each_epoch",
     "logits_of",
     "new_trainer",
     "prediction_arguments",
+    "run_training",
+    "save_model_folder",
     "take_back",
     "train_model",
     "training_arguments",
@@ -223,6 +230,18 @@ def best_epoch() -> dict[str, Any]:
     }
 
 
+def each_epoch(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that keep the last epoch, to go on from, where a recipe says nothing of checkpoints.
+
+    Args:
+        values: the recipe's section.
+
+    Returns:
+        The arguments; none if the section has its own `save_strategy`.
+    """
+    return {} if "save_strategy" in values else {"save_strategy": "epoch", "save_total_limit": 1}
+
+
 def train_model(
     what: str,
     reader: Reader,
@@ -236,6 +255,7 @@ def train_model(
     alpha: float | Schedule = 0.0,
     terms: Mapping[str, Term] | None = None,
     attn_implementation: str | None = None,
+    continuation: Continuation | None = None,
 ) -> Trained:
     """Trains one model and saves it: on the labels alone without a teacher (the standard objective), or distilled.
 
@@ -252,6 +272,7 @@ def train_model(
         alpha: weight of the soft targets; 0 without a teacher.
         terms: deeper terms by name; for a teacher that is asked online.
         attn_implementation: of the model and the teacher while it is trained; None for theirs.
+        continuation: where to go on from; with it, SIGINT and SIGTERM let it save and stop.
 
     Returns:
         The history and the time.
@@ -261,6 +282,7 @@ def train_model(
         DataError: a label doesn't.
         DivergedError: a loss or weight is not finite.
         StorageError: the model, or a checkpoint on the way, can't be written.
+        StoppedError: a signal told it to stop.
     """
     model, tokenizer, rows = reader.model, reader.tokenizer, reader.rows
     train_rows, main_rows = rows.train, rows.evaluation[rows.main_split]
@@ -296,11 +318,11 @@ def train_model(
             storage_errors(Path(str(arguments.output_dir))),
             attention_as(attn_implementation, trained, *([] if teacher is None else [teacher])),
         ):
-            trainer.train()
+            run_training(trainer, what, continuation)
         seconds = time.perf_counter() - start
-        _save(trainer, folder)
+        save_model_folder(trainer, folder, continuation, seconds)
     if trained is model:
-            take_back(trainer, model)
+        take_back(trainer, model)
     else:
         take_up(model, str(folder))
     return Trained(trainer.state.log_history, seconds)
@@ -313,6 +335,9 @@ def attention_as(implementation: str | None, *models: PreTrainedModel) -> Iterat
     Args:
         implementation: as `PreTrainedModel.set_attn_implementation` takes it.
         *models: are as before afterwards, because FlashAttention can't be asked in float32.
+
+    Raises:
+        RecipeError: a model has no such attention.
     """
     if implementation is None:
         yield
@@ -321,6 +346,11 @@ def attention_as(implementation: str | None, *models: PreTrainedModel) -> Iterat
     try:
         for model in models:
             model.set_attn_implementation(implementation)
+            if model.config._attn_implementation != implementation:  # upstream says so in a log line only
+                raise RecipeError(
+                    f"Expected a model that can compute attention as {implementation!r}, got {type(model).__name__}, "
+                    f"which stays with {model.config._attn_implementation!r}. Leave attn_implementation out."
+                )
         yield
     finally:
         for model, own in zip(models, before, strict=True):
@@ -372,10 +402,59 @@ def logits_of(predictions: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
     return predictions[0] if isinstance(predictions, tuple) else predictions
 
 
-def _save(trainer: DistillationTrainer, folder: Path) -> None:
-    """A plain model folder. The Trainer's own pickle of its arguments is left out."""
+def run_training(trainer: ResumableTrainer, what: str, continuation: Continuation | None) -> None:
+    """Trains; with a continuation, from its checkpoint on, and until a signal says to stop.
+
+    Args:
+        trainer: that is ready.
+        what: is trained, for progress.
+        continuation: None for a training that starts anew and ends as Python does on signals.
+
+    Raises:
+        StoppedError: a signal told it to stop; all is saved.
+    """
+    if continuation is None:
+        trainer.train()
+        return
+    trainer.identity = continuation.identity
+    checkpoint = continuation.checkpoint
+    if checkpoint is not None:
+        logger.info("%s: going on from %s", what, checkpoint)
+    with stopping_on_signals() as is_stop_wanted:
+        trainer.is_stop_wanted = is_stop_wanted
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+
+def save_model_folder(
+    trainer: ResumableTrainer, folder: Path, continuation: Continuation | None = None, seconds: float = 0.0
+) -> None:
+    """Writes a plain model folder, which is there whole or not at all. The Trainer's pickle of arguments is left out.
+
+    Args:
+        trainer: that is done.
+        folder: gets its name when all of it is on the disk.
+        continuation: is told of the model before that.
+        seconds: of the training.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    written = folder.parent / ".partial" / folder.name
+    is_main = trainer.is_world_process_zero()
     with storage_errors(folder):
-        trainer.save_model(str(folder))
-        if trainer.is_world_process_zero():
-            (folder / "training_args.bin").unlink(missing_ok=True)
+        if is_main:
+            shutil.rmtree(written, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
+        trainer.save_model(str(written))
+        trainer.accelerator.wait_for_everyone()
+        if is_main:
+            (written / "training_args.bin").unlink(missing_ok=True)
+            for path in (*written.iterdir(), written):
+                sync(path)
+        if continuation is not None:
+            continuation.on_written(written, trainer.state.log_history, seconds)
+        if is_main:
+            written.rename(folder)
+            written.parent.rmdir()
+            sync(folder.parent)
     trainer.accelerator.wait_for_everyone()

@@ -184,7 +184,7 @@ class TestFaults:
 
     @pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent to a process by number")
     def test_an_interrupt(self, recipe_file, tmp_path):
-        # Ctrl-C printed a traceback of some inner loop, and left no word on what is kept.
+        # Ctrl-C printed a traceback of some inner loop, and lost the training that was going on.
         run = tmp_path / "run"
         command = [*COMMAND, "run", str(recipe_file), f"output_dir={run}", "training.num_train_epochs=1000"]
         # A shell without job control starts background jobs, such as this test run, with SIGINT ignored.
@@ -198,7 +198,24 @@ class TestFaults:
                     process.send_signal(signal.SIGINT)
                     break
             stdout, after = process.communicate(timeout=120)
-        assert process.returncode == 130, "".join(before) + after
+        assert process.returncode == 75, "".join(before) + after
         assert stdout == ""
         (last,) = [line for line in after.splitlines() if not line.startswith("student: ")]
-        assert last.startswith(f"interrupted. The fine-tuned teacher is kept in {run / 'teacher'}.")
+        assert last.startswith("interrupted. Told to stop after step ") and "Start the same command again" in last
+        assert list((run / "checkpoints" / "student").glob("checkpoint-*/COMMIT.json"))
+
+    def test_an_interrupt_where_nothing_is_trained(self, recipe_file, tmp_path, invoke, monkeypatch):
+        # There is nothing to save in the evaluation, so nothing to wait for: 130, and what is kept is said.
+        def interrupt(*args):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("distilbert_kd.pipeline.score_models", interrupt)
+        run = tmp_path / "run"
+        short = ["teacher.finetune.num_train_epochs=1", "teacher.allow_near_chance=true", "training.max_steps=1"]
+        result = invoke("run", recipe_file, f"output_dir={run}", "--quiet", *short)
+        assert result.exit_code == 130
+        last = result.stderr.splitlines()[-1]
+        assert last == (
+            f"interrupted. The fine-tuned teacher is kept in {run / 'teacher'}. The distilled student is kept in "
+            f"{run / 'student'}. Start the same command again to go on."
+        )

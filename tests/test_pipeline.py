@@ -143,8 +143,9 @@ class TestRunFolder:
 
         monkeypatch.setattr(pipeline.RunRecords, "write_results", look)
         pipeline.run(recipe_with(recipe_file, tmp_path / "run", "control=false", *external))
-        assert seen["before"] == {"recipe.yaml", "environment.json", "history.json", "student"}
-        assert names_in(tmp_path / "run") == {*seen["before"], "results.md", "results.json"}
+        lasting = {"recipe.yaml", "environment.json", "history.json", "student"}
+        assert seen["before"] == {*lasting, "progress.json", ".lock"}  # the marks of a run that goes on
+        assert names_in(tmp_path / "run") == {*lasting, "results.md", "results.json"}
 
     def test_the_recipe_is_the_one_that_was_run(self, finished):
         # A recipe that reads back as another one would make `evaluate` score other rows or at another length.

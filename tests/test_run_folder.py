@@ -42,6 +42,8 @@ def test_file_names():
         "control": "control",
         "checkpoints": "checkpoints",
         "predictions": "predictions",
+        "progress": "progress.json",
+        "lock": ".lock",
     } == {
         name: str(getattr(folder, name).relative_to("r"))
         for name, member in vars(RunFolder).items()

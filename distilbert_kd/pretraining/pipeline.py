@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,20 @@ from distilbert_kd.errors import DataError, RecipeError, TeacherError
 from distilbert_kd.hardware import describe_device
 from distilbert_kd.pretraining.models import load_language_model
 from distilbert_kd.pretraining.recipe import PretrainingRecipe
-from distilbert_kd.pretraining.resuming import check_same_text, enter_run, newest_checkpoint
 from distilbert_kd.pretraining.text import DEFAULT_CACHE_DIR, HubSource, TextSource, TokenizedText, tokenized_text
 from distilbert_kd.pretraining.trainer import PretrainingTrainer, check_arguments, check_vocabularies
 from distilbert_kd.progress import ProgressLines
+from distilbert_kd.recipe_parts import layers_of
+from distilbert_kd.resuming import Continuation, Progress, enter_run, flat_recipe, newest_checkpoint
 from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.run_lock import locked
 from distilbert_kd.run_records import RunRecords
-from distilbert_kd.sharding import is_sharded
+from distilbert_kd.sharding import is_sharded, take_up
 from distilbert_kd.storage import storage_errors, write_text
-from distilbert_kd.student.build import build_student, count_layers, freeze_embeddings
-from distilbert_kd.student.layer_maps import resolve_layers
+from distilbert_kd.student.build import build_student, freeze_embeddings
 from distilbert_kd.task_rows import max_length_of
 from distilbert_kd.teacher import load_tokenizer
-from distilbert_kd.training import new_trainer, take_back, training_arguments
+from distilbert_kd.training import new_trainer, run_training, save_model_folder, take_back, training_arguments
 from distilbert_kd.weights import weights_sha256
 
 
@@ -54,12 +56,14 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def pretrain(recipe: PretrainingRecipe, show_bars: bool = False) -> dict[str, Any]:
+def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: Sequence[str] = ()) -> dict[str, Any]:
     """Distils language: text, teacher, student, run folder. A run of the same recipe that was cut off goes on.
 
     Args:
         recipe: what to do.
         show_bars: whether progress bars are drawn; without them progress is logged in lines.
+        allow_changed: keys of the recipe, sections, or "text", "teacher" and "num_processes", that may differ from
+            those of the run that is gone on with.
 
     Returns:
         The results, as written to `results.json`.
@@ -79,52 +83,85 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False) -> dict[str, An
     DeepTerms(student, teacher, _terms(recipe))  # what can't be had is found before the text is tokenised
     if recipe.objective.needs_vocabulary:
         check_vocabularies(student, teacher)
-    if records.is_main:
-        enter_run(folder, recipe.to_yaml())
-    PartialState().wait_for_everyone()
-    checkpoint = newest_checkpoint(folder.checkpoints / "student", PartialState().num_processes)
-    logger.info("device: %s", describe_device(arguments))
-
-    text = tokenized_text(_source(recipe), tokenizer, Path(recipe.text.cache_dir or DEFAULT_CACHE_DIR))
-    logger.info("text: %s rows, %s tokens from %s", f"{len(text.rows):,}", f"{text.num_tokens:,}", text.source)
-    check_same_text(folder, text.key)
-    trainer = _trainer(recipe, arguments, student, teacher, tokenizer, text)
-    if records.is_main:
-        records.write_recipe(recipe.to_yaml())
-        write_text(folder.environment, _json(_environment(recipe, teacher, text)))
-    if checkpoint is not None:
-        logger.info("student: going on from %s", checkpoint)
-    with storage_errors(folder.checkpoints):
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    _save(trainer, folder.student)
-    take_back(trainer, student)
-    records.write_history({"student": trainer.state.log_history})
-
-    results = {
-        "schema_version": 1,
-        "kind": "pretraining",
-        "name": recipe.name,
-        "seed": recipe.seed,
-        "teacher": {"name": recipe.teacher.model, "num_parameters": teacher.num_parameters()},
-        "student": {
-            "layers": layers,
-            "num_parameters": student.num_parameters(),
-            "num_parameters_without_gradient": trainer.num_frozen,
-            "weights_sha256": weights_sha256(student),
-        },
-        "text": {"source": text.source, "rows": len(text.rows), "tokens": text.num_tokens},
-        "objective": trainer.weights,
-        "steps": trainer.state.global_step,
-        "resumed_from_step": None if checkpoint is None else int(checkpoint.name.split("-")[1]),
-        "last_losses": _last_losses(trainer),
-        "seconds": {"total": time.perf_counter() - start},
-    }
-    if records.is_main:
-        write_text(folder.results, _json(results))
-    records.remove_checkpoints(["student"] if "save_strategy" in recipe.training else [])
+    with locked(folder) if records.is_main else nullcontext():
+        if records.is_main:
+            enter_run(folder, flat_recipe(recipe.to_yaml()), allow_changed)
+        PartialState().wait_for_everyone()
+        progress = Progress(folder, records.is_main)
+        logger.info("device: %s", describe_device(arguments))
+        text = tokenized_text(_source(recipe), tokenizer, Path(recipe.text.cache_dir or DEFAULT_CACHE_DIR))
+        logger.info("text: %s rows, %s tokens from %s", f"{len(text.rows):,}", f"{text.num_tokens:,}", text.source)
+        progress.take_identity(
+            {
+                "recipe": flat_recipe(recipe.to_yaml()),
+                "text": text.key,
+                "teacher": [weights_sha256(teacher), weights_sha256(student)],
+                "num_processes": PartialState().num_processes,
+            },
+            allow_changed,
+        )
+        trainer = _trainer(recipe, arguments, student, teacher, tokenizer, text)
+        progress.write()
+        if records.is_main:
+            records.write_recipe(recipe.to_yaml())
+            write_text(folder.environment, _json(_environment(recipe, teacher, text)))
+        history, first_step = _train(trainer, student, folder, records, progress, allow_changed)
+        results = {
+            "schema_version": 1,
+            "kind": "pretraining",
+            "name": recipe.name,
+            "seed": recipe.seed,
+            "teacher": {"name": recipe.teacher.model, "num_parameters": teacher.num_parameters()},
+            "student": {
+                "layers": layers,
+                "num_parameters": student.num_parameters(),
+                "num_parameters_without_gradient": trainer.num_frozen,
+                "weights_sha256": weights_sha256(student),
+            },
+            "text": {"source": text.source, "rows": len(text.rows), "tokens": text.num_tokens},
+            "objective": trainer.weights,
+            "steps": history[-1]["step"],
+            "resumed_from_step": first_step,
+            "last_losses": _last_losses(history, trainer.weights),
+            "seconds": {"total": time.perf_counter() - start},
+        }
+        records.remove_checkpoints(["student"] if "save_strategy" in recipe.training else [])
+        if records.is_main:
+            write_text(folder.results, _json(results))
+        progress.remove()
     logger.info("run folder: %s", folder.root)
     PartialState().wait_for_everyone()
     return results
+
+
+def _train(
+    trainer: PretrainingTrainer,
+    student: PreTrainedModel,
+    folder: RunFolder,
+    records: RunRecords,
+    progress: Progress,
+    allow_changed: Sequence[str],
+) -> tuple[list[dict[str, float]], int | None]:
+    """The history of the training, and the step that an earlier start came to; the student is left trained."""
+    if progress.is_done("student"):
+        progress.check_model("student", allow_changed)
+        take_up(student, str(folder.student))
+        history = progress.history_of("student")
+        return history, int(history[-1]["step"])
+
+    def keep(written: Path, history: list[dict[str, float]], seconds: float) -> None:
+        records.write_history({"student": history})
+        progress.add_model("student", written, seconds)
+
+    start = time.perf_counter()
+    checkpoint = newest_checkpoint(folder.checkpoints / "student", progress.identity, allow_changed)
+    continuation = Continuation(progress.identity, checkpoint, keep)
+    with storage_errors(folder.checkpoints):
+        run_training(trainer, "student", continuation)
+    save_model_folder(trainer, folder.student, continuation, time.perf_counter() - start)
+    take_back(trainer, student)
+    first_step = None if checkpoint is None else int(checkpoint.name.split("-")[1])
+    return trainer.state.log_history, first_step
 
 
 def _arguments(recipe: PretrainingRecipe, folder: RunFolder, show_bars: bool) -> TrainingArguments:
@@ -148,7 +185,7 @@ def _student(
     if recipe.student.init_from is not None:
         check_same_tokenizer(load_tokenizer(recipe.student.init_from), tokenizer)
         origin = load_language_model(recipe.student.init_from, None, recipe.objective.needs_vocabulary)
-    layers = resolve_layers(count_layers(origin), recipe.student.num_layers, recipe.student.layers)
+    layers = layers_of(recipe.student, teacher, origin)
     set_seed(recipe.seed)  # of projections, where the widths differ
     student = build_student(origin, layers=layers, architecture=recipe.student.architecture)
     if recipe.student.freeze_embeddings:
@@ -235,18 +272,9 @@ def _environment(recipe: PretrainingRecipe, teacher: PreTrainedModel, text: Toke
     }
 
 
-def _last_losses(trainer: PretrainingTrainer) -> dict[str, float]:
-    logs: Mapping[str, float] = next((line for line in reversed(trainer.state.log_history) if "loss" in line), {})
-    return {name: logs[name] for name in ("loss", *trainer.weights) if name in logs}
-
-
-def _save(trainer: PretrainingTrainer, folder: Path) -> None:
-    """A plain model folder. The Trainer's own pickle of its arguments is left out."""
-    with storage_errors(folder):
-        trainer.save_model(str(folder))
-        if trainer.is_world_process_zero():
-            (folder / "training_args.bin").unlink(missing_ok=True)
-    trainer.accelerator.wait_for_everyone()
+def _last_losses(history: Sequence[Mapping[str, float]], terms: Collection[str]) -> dict[str, float]:
+    logs: Mapping[str, float] = next((line for line in reversed(history) if "loss" in line), {})
+    return {name: logs[name] for name in ("loss", *terms) if name in logs}
 
 
 def _json(value: object) -> str:

@@ -1,0 +1,243 @@
+"""Going on with a run that was cut off.
+
+A run that has begun to train keeps `progress.json` in its folder: its identity (recipe, data, teacher, number of
+processes), and a record of each model that is done. Started again, it must be the same run. Models that are done are
+taken from their folders, a training in the middle goes on from its last whole checkpoint.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from distilbert_kd.checkpoints import newest_whole, read_commit
+from distilbert_kd.errors import RecipeError, StorageError
+from distilbert_kd.plain_yaml import parse_yaml
+from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.storage import write_text
+
+
+__all__ = ["Continuation", "Progress", "enter_run", "flat_recipe", "newest_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+#: Settings that a checkpoint's optimizer and schedule hold: another value in the recipe would change nothing.
+_HELD = frozenset(
+    ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args")
+    + ("lr_scheduler_type", "lr_scheduler_kwargs")
+)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a training needs to be cut off and to go on.
+
+    Attributes:
+        identity: What it depends on, for its checkpoints.
+        checkpoint: The one to go on from; None to start.
+        on_written: Is called with the model's folder, before it gets its name, and with the history and the seconds.
+    """
+
+    identity: Mapping[str, Any]
+    checkpoint: Path | None = None
+    on_written: Callable[[Path, list[dict[str, float]], float], None] = lambda folder, history, seconds: None
+
+
+def flat_recipe(yaml: str) -> dict[str, Any]:
+    """A resolved recipe as `section.key` and values, without the place of the run."""
+    values, _ = parse_yaml(yaml)
+    return {name: value for name, value in _flat(values) if name != "output_dir"}
+
+
+def enter_run(folder: RunFolder, recipe: Mapping[str, Any], allowed: Collection[str] = ()) -> None:
+    """Makes the run folder, or takes one that the same recipe has begun. The main process calls this.
+
+    Args:
+        folder: of the run.
+        recipe: see `flat_recipe`.
+        allowed: keys, and sections, that may differ.
+
+    Raises:
+        StorageError: the folder can't be made, or holds another run, or one that is done.
+    """
+    if not folder.progress.is_file() or folder.results.is_file():
+        folder.create()
+        return
+    progress = Progress(folder)
+    before = {"recipe": progress.identity["recipe"]}
+    _refuse_changed(before, {"recipe": recipe}, allowed, f"the run in {folder.root}")
+    _refuse_held(before, {"recipe": recipe}, folder)
+    logger.info("going on with the run in %s", folder.root)
+
+
+def newest_checkpoint(folder: Path, identity: Mapping[str, Any], allowed: Collection[str] = ()) -> Path | None:
+    """The last whole checkpoint of a training that depends on the same. Every process calls this.
+
+    Args:
+        folder: of the checkpoints.
+        identity: what the training depends on.
+        allowed: keys, and sections, that may differ.
+
+    Returns:
+        Its folder, on every process; None if there is none.
+
+    Raises:
+        StorageError: it is of a training that depended on something else.
+    """
+    found: list[str | None] = [None]
+    if PartialState().is_main_process:
+        place = newest_whole(folder)
+        if place is not None:
+            _refuse_changed(
+                (read_commit(place) or {}).get("identity", {}), identity, allowed, f"the checkpoint {place}"
+            )
+            found = [str(place)]
+    broadcast_object_list(found)
+    return None if found[0] is None else Path(found[0])
+
+
+@dataclass
+class Progress:
+    """The record of what a run has done. Every process reads it when it is made, the main one writes.
+
+    Attributes:
+        folder: Of the run.
+        is_main: Whether this process writes.
+        identity: Of the run that began it; empty for a new one.
+        models: By name: seconds, and the SHA-256 of each file.
+    """
+
+    folder: RunFolder
+    is_main: bool = True
+    identity: dict[str, Any] = field(default_factory=dict)
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Reads what is there."""
+        if self.folder.progress.is_file():
+            try:
+                record = json.loads(self.folder.progress.read_text(encoding="utf-8"))
+                self.identity, self.models = record["identity"], record["models"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise StorageError(
+                    f"Expected the record of a run in {self.folder.progress}, got a file that can't be read "
+                    f"({error}). Choose another folder with output_dir=..."
+                ) from error
+        self.has_begun = bool(self.identity)
+
+    def take_identity(self, identity: Mapping[str, Any], allowed: Collection[str]) -> None:
+        """Says what the run depends on, which must be what it depended on when it was begun.
+
+        Args:
+            identity: recipe, data, teacher and number of processes, ready for JSON.
+            allowed: keys, and sections, that may differ.
+
+        Raises:
+            StorageError: something else differs.
+        """
+        if self.has_begun:
+            _refuse_changed(self.identity, identity, allowed, f"the run in {self.folder.root}")
+        self.identity = json.loads(json.dumps(identity))
+
+    def write(self) -> None:
+        """Keeps it, as soon as something is trained."""
+        if self.is_main:
+            write_text(self.folder.progress, json.dumps({"identity": self.identity, "models": self.models}, indent=1))
+
+    def add_model(self, name: str, written: Path, seconds: float) -> None:
+        """Keeps the record of a model, before its folder gets its name.
+
+        Args:
+            name: of the model.
+            written: where its files are.
+            seconds: of its training.
+        """
+        self.models[name] = {"seconds": seconds, "sha256": _hashes(written) if self.is_main else {}}
+        self.write()
+
+    def is_done(self, name: str) -> bool:
+        """Whether a model was trained by an earlier start of this run."""
+        return self.has_begun and name in self.models and (self.folder.root / name).is_dir()
+
+    def check_model(self, name: str, allowed: Collection[str]) -> None:
+        """Refuses a model that is not what was written.
+
+        Args:
+            name: of a model that is done.
+            allowed: may hold its name.
+
+        Raises:
+            StorageError: a file is missing or another.
+        """
+        place = self.folder.root / name
+        expected, found = self.models[name]["sha256"], _hashes(place)
+        changed = sorted(file for file in expected if found.get(file) != expected[file])
+        if changed and name not in allowed:
+            raise StorageError(
+                f"Expected the {name} that this run trained in {place}, got another {changed[0]}. Bring it back, move "
+                f"{place} away to train it again, or take it as it is with --allow-changed {name}."
+            )
+
+    def history_of(self, name: str) -> list[dict[str, float]]:
+        """What was logged of a model that is done."""
+        return json.loads(self.folder.history.read_text(encoding="utf-8"))[name]
+
+    def remove(self) -> None:
+        """Ends it: the run is whole."""
+        if self.is_main:
+            self.folder.progress.unlink(missing_ok=True)
+
+
+def _refuse_changed(before: Mapping[str, Any], now: Mapping[str, Any], allowed: Collection[str], whose: str) -> None:
+    changed = _changed(before, now)
+    refused = [name for name in changed if not _is_allowed(name, allowed)]
+    if refused:
+        raise StorageError(
+            f"Expected to go on with {whose}, got other values of {', '.join(refused)} than it was begun with. Bring "
+            "them back, choose another folder with output_dir=..., or take what you know to be right with "
+            + " ".join(f"--allow-changed {name}" for name in refused[:3])
+        )
+    if changed:
+        logger.warning("Going on with %s, with other values of %s.", whose, ", ".join(changed))
+
+
+def _refuse_held(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
+    sections = {"training.": ("student", "control", "."), "teacher.finetune.": ("teacher",)}
+    for section, models in sections.items():
+        held = [name for name in _changed(before, now) if name.startswith(section) and name.split(".")[-1] in _HELD]
+        if held and any(any((folder.checkpoints / model).glob("checkpoint-*")) for model in models):
+            raise RecipeError(
+                f"{held[0]}: expected the value that the run was begun with, got another, which would change nothing: "
+                f"the checkpoint in {folder.checkpoints} holds it. Choose another folder with output_dir=..."
+            )
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of what differs: of the recipe each key, of the rest the part."""
+    recipes = before.get("recipe", {}), now.get("recipe", {})
+    keys = [name for name in recipes[0].keys() | recipes[1].keys() if recipes[0].get(name) != recipes[1].get(name)]
+    parts = [name for name in before.keys() | now.keys() if name != "recipe" and before.get(name) != now.get(name)]
+    return sorted([*keys, *parts])
+
+
+def _is_allowed(name: str, allowed: Collection[str]) -> bool:
+    return any(name == key or name.startswith(f"{key}.") for key in allowed)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir()) if path.is_file()
+    }
+
+
+def _flat(values: dict, prefix: str = "") -> list[tuple[str, object]]:
+    pairs: list[tuple[str, object]] = []
+    for name, value in values.items():
+        pairs += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return pairs

@@ -1,0 +1,129 @@
+"""One run in one folder at a time."""
+
+import json
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from distilbert_kd.errors import StorageError
+from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.storage import storage_errors
+
+
+__all__ = ["locked"]
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Holds the lock of a run folder, which says who holds it. One that a process left which is no more is taken over.
+
+    Args:
+        folder: of the run; it is made, and removed again if it stays empty. Only the main process locks it.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        StorageError: another process holds it, or it can't be written.
+    """
+    path, mine = folder.make().lock, _myself()
+    with storage_errors(path):
+        if not _create(path, mine):
+            _take_over(path, mine)
+    try:
+        yield
+    finally:
+        if _read(path) == mine:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.root.rmdir()  # only if nothing is in it
+
+
+def _myself() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _start_of(os.getpid()),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_restart": os.environ.get("SLURM_RESTART_COUNT"),
+    }
+
+
+def _create(path: Path, record: dict[str, Any]) -> bool:
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(record, file)
+    return True
+
+
+def _take_over(path: Path, mine: dict[str, Any]) -> None:
+    theirs = _read(path)
+    if not _is_stale(theirs, mine):
+        who = f"process {theirs['pid']} on {theirs['host']} since {theirs['since']}" if theirs else "a process"
+        raise StorageError(
+            f"Expected a run folder that no other run is writing to, got {path.parent}, where {who} is at work. Wait "
+            f"for it, or choose another folder with output_dir=... If that process is no more, remove {path}."
+        )
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    os.rename(path, aside)
+    taken = _read(aside)
+    if taken != theirs:  # another run was faster, and this is its lock
+        with suppress(OSError):
+            os.link(aside, path)
+    aside.unlink()
+    if taken != theirs or not _create(path, mine):
+        raise StorageError(
+            f"Expected to take over the run folder {path.parent}, got another run that does so. Wait for it, or "
+            "choose another folder with output_dir=..."
+        )
+    logger.warning("The run of process %s in %s was cut off; this one takes over.", theirs["pid"], path.parent)
+
+
+def _is_stale(theirs: dict[str, Any], mine: dict[str, Any]) -> bool:
+    """Whether the holder is surely no more: gone from this host, or an earlier start of this Slurm job."""
+    if not theirs:
+        return False
+    if theirs["slurm_job"] is not None and theirs["slurm_job"] == mine["slurm_job"]:
+        return theirs["slurm_restart"] != mine["slurm_restart"] or _is_gone(theirs, mine)
+    return _is_gone(theirs, mine)
+
+
+def _is_gone(theirs: dict[str, Any], mine: dict[str, Any]) -> bool:
+    if theirs["host"] != mine["host"]:
+        return False
+    try:
+        os.kill(theirs["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return _start_of(theirs["pid"]) != theirs["started"]  # the number belongs to another process now
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process began, in ticks since the machine did; None where the system doesn't tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The record of a lock; empty where there is none, or it is being written."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and record.keys() >= {"host", "pid", "started", "since"} else {}

@@ -1,0 +1,142 @@
+"""Which folders a run goes on in, from where, and what it refuses."""
+
+import json
+import logging
+
+import pytest
+
+from distilbert_kd.checkpoints import commit
+from distilbert_kd.errors import RecipeError, StorageError
+from distilbert_kd.resuming import Progress, enter_run, flat_recipe, newest_checkpoint
+from distilbert_kd.run_folder import RunFolder
+
+
+RECIPE = {"seed": 1, "training.learning_rate": 0.1, "training.num_train_epochs": 2, "data.labels": ["a", "b"]}
+IDENTITY = {"recipe": RECIPE, "data": {"train": "x"}, "teacher": ["y"], "num_processes": 1}
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run that was cut off before its first checkpoint."""
+    folder = RunFolder(tmp_path / "run")
+    enter_run(folder, RECIPE)
+    progress = Progress(folder)
+    progress.take_identity(IDENTITY, ())
+    progress.write()
+    return folder
+
+
+def test_a_recipe_is_compared_without_its_place():
+    """Prevents a run from being refused because its folder was moved, or another from passing as the same."""
+    flat = flat_recipe("seed: 1\noutput_dir: here\ntraining: {max_steps: 2, optim: sgd}\n")
+    assert flat == {"seed": 1, "training.max_steps": 2, "training.optim": "sgd"}
+
+
+def test_a_folder_is_entered_by_the_same_recipe_alone(begun):
+    """Prevents two experiments in one folder, and a finished one from being trained over."""
+    enter_run(begun, RECIPE)
+    with pytest.raises(StorageError, match="other values of data.labels, seed than") as error:
+        enter_run(begun, RECIPE | {"seed": 2, "data.labels": ["b", "a"]})
+    assert "--allow-changed data.labels --allow-changed seed" in str(error.value)
+    begun.results.touch()
+    with pytest.raises(StorageError, match="nothing is overwritten"):
+        enter_run(begun, RECIPE)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    """Prevents files of the user's from being mixed with a run's."""
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(StorageError, match="new or empty"):
+        enter_run(RunFolder(tmp_path), RECIPE)
+
+
+@pytest.mark.parametrize("allowed", ["training.num_train_epochs", "training"])
+def test_what_is_allowed_may_differ_and_is_said(begun, caplog, allowed):
+    """Prevents a longer training from needing a new folder, and a change from going unseen."""
+    with caplog.at_level(logging.WARNING, "distilbert_kd"):
+        enter_run(begun, RECIPE | {"training.num_train_epochs": 3}, [allowed])
+    assert "with other values of training.num_train_epochs" in caplog.text
+    with pytest.raises(StorageError, match="other values of seed than"):
+        enter_run(begun, RECIPE | {"training.num_train_epochs": 3, "seed": 2}, [allowed])
+
+
+def test_a_key_is_no_beginning_of_another(begun):
+    """Prevents `--allow-changed train` from allowing all of `training`."""
+    with pytest.raises(StorageError, match="training.num_train_epochs"):
+        enter_run(begun, RECIPE | {"training.num_train_epochs": 3}, ["train"])
+
+
+def test_what_a_checkpoint_holds_cannot_be_changed(begun):
+    """Prevents a new learning rate from being recorded and not used: the optimizer's state brings its own back."""
+    changed = RECIPE | {"training.learning_rate": 0.2}
+    enter_run(begun, changed, ["training"])  # nothing holds it yet
+    (begun.checkpoints / "student" / "checkpoint-1").mkdir(parents=True)
+    with pytest.raises(RecipeError, match=r"training\.learning_rate: expected the value that the run was begun with"):
+        enter_run(begun, changed, ["training"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({"data": {"train": "z"}}, "data"), ({"teacher": ["z"]}, "teacher"), ({"num_processes": 2}, "num_processes")],
+)
+def test_what_a_run_depends_on_is_the_same(begun, changed, named):
+    """Prevents a run half on one set of rows, teacher or number of processes, and half on another."""
+    with pytest.raises(StorageError, match=f"other values of {named} than"):
+        Progress(begun).take_identity(IDENTITY | changed, ())
+    Progress(begun).take_identity(IDENTITY | changed, (named,))
+    Progress(begun).take_identity(IDENTITY, ())
+
+
+def make_checkpoint(folder, step, identity):
+    place = folder / f"checkpoint-{step}"
+    place.mkdir(parents=True)
+    commit(place, step=step, best_step=None, is_resumable=True, identity=identity)
+    return place
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    """Prevents a checkpoint that was copied into a run's folder from passing as its own."""
+    assert newest_checkpoint(tmp_path, IDENTITY) is None
+    place = make_checkpoint(tmp_path, 3, IDENTITY)
+    assert newest_checkpoint(tmp_path, IDENTITY) == place
+    other = IDENTITY | {"num_processes": 2}
+    with pytest.raises(StorageError, match="checkpoint-3, got other values of num_processes"):
+        newest_checkpoint(tmp_path, other)
+    assert newest_checkpoint(tmp_path, other, ["num_processes"]) == place
+
+
+class TestModels:
+    def done(self, folder):
+        written = folder.root / ".partial" / "student"
+        written.mkdir(parents=True)
+        (written / "model.safetensors").write_text("weights", encoding="utf-8")
+        progress = Progress(folder)
+        folder.history.write_text(json.dumps({"student": [{"loss": 1.0, "step": 1}]}), encoding="utf-8")
+        progress.add_model("student", written, 2.5)
+        return written
+
+    def test_is_done_when_its_folder_has_its_name(self, begun):
+        """Prevents a kill between record and folder from leaving a run without a model."""
+        written = self.done(begun)
+        assert not Progress(begun).is_done("student")
+        written.rename(begun.student)
+        progress = Progress(begun)
+        assert progress.is_done("student") and not progress.is_done("control")
+        assert progress.models["student"]["seconds"] == 2.5
+        assert progress.history_of("student") == [{"loss": 1.0, "step": 1}]
+        progress.check_model("student", ())
+
+    def test_another_one_is_refused(self, begun):
+        """Prevents a student from learning from a teacher that was replaced, or lost a bit, since it was trained."""
+        self.done(begun).rename(begun.student)
+        (begun.student / "model.safetensors").write_text("weightz", encoding="utf-8")
+        with pytest.raises(StorageError, match="got another model.safetensors.*--allow-changed student"):
+            Progress(begun).check_model("student", ())
+        Progress(begun).check_model("student", ("student",))
+
+
+def test_a_record_that_cannot_be_read_is_named(begun):
+    """Prevents a traceback of JSON."""
+    begun.progress.write_text("{", encoding="utf-8")
+    with pytest.raises(StorageError, match=r"progress\.json, got a file that can't be read"):
+        enter_run(begun, RECIPE)
