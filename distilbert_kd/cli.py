@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -207,6 +208,8 @@ def _user_errors() -> Iterator[None]:
     try:
         yield
     except StoppedError as error:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # one that came late must not change the exit code
         _end(f"interrupted. {error}", error.exit_code)
     except DistillationError as error:
         _end("\n".join([f"error: {error}", *_notes(error)]), error.exit_code)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 
 __all__ = ["Flags", "StepFlags"]
@@ -60,6 +61,8 @@ class StepFlags:
         losses = torch.zeros((), device=self._accelerator.device) if self._losses is None else self._losses
         self._losses = None
         if grad_norm is not None:
+            if isinstance(grad_norm, DTensor):  # of FSDP2
+                grad_norm = grad_norm.full_tensor()
             losses = losses + torch.as_tensor(grad_norm, device=losses.device).detach().float()
         is_broken = torch.logical_not(torch.isfinite(losses)).float().reshape(())
         flags = torch.stack([torch.full_like(is_broken, float(is_stop_wanted)), is_broken])

@@ -26,7 +26,7 @@ _OWNED = {
     "seed": "set seed at the top level of the recipe",
     "data_seed": "set seed at the top level of the recipe; student and control see the same order of rows",
     "hub_token": "a token never stands in a recipe: set HF_TOKEN, or log in with `hf auth login`",
-    "resume_from_checkpoint": "a recipe describes a whole run, which starts in an empty folder",
+    "resume_from_checkpoint": "leave it out: started again, a run that was cut off goes on by itself",
     "do_train": "nothing reads it; `distilbert-kd run` trains",
     "do_eval": "nothing reads it; set eval_strategy",
     "do_predict": "nothing reads it; use `distilbert-kd predict`",

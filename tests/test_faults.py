@@ -175,3 +175,33 @@ def test_something_changed_is_refused_by_its_name(start, whole, tmp_path, recipe
     status, log = start(tmp_path, **longer)
     assert status == 0, log
     assert "student: going on from" in log and outcome(tmp_path)["weights"]["student"] != whole["weights"]["student"]
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_told_at_different_times_stop_together(tmp_path):
+    """Prevents a job that hangs until its time is up, because one process saves and the other goes on."""
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--rdzv_backend=c10d",
+        "--rdzv_endpoint=localhost:0",
+    ]
+    done = subprocess.run(
+        [sys.executable, *launch, "-m", "tests.stopping_processes", str(tmp_path / "found")],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            **{"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+            "ACCELERATE_USE_CPU": "true",
+        },
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"found-{i}.json").read_text("utf-8")) for i in range(2))
+    for skew, found in first.items():
+        assert found["step"] == second[skew]["step"] < 120
+        assert found["seconds"] < 30 and found["is_equal"] and second[skew]["is_equal"]

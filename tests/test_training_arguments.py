@@ -152,7 +152,7 @@ def test_every_replacement_exists():
         ("seed", 1, "seed at the top level"),
         ("data_seed", 1, "seed at the top level"),
         ("hub_token", "hf_x", "HF_TOKEN"),
-        ("resume_from_checkpoint", "x", "empty folder"),
+        ("resume_from_checkpoint", "x", "goes on by itself"),
         ("label_smoothing_factor", 0.1, "leave it out"),
         ("average_tokens_across_devices", False, "leave it out"),
     ],
