@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 COMMIT = "COMMIT.json"
 _TORN = "torn"
+_NUM_TORN = 3  # a run that is killed again and again must not fill the disk with them
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -211,6 +212,8 @@ def _set_aside(checkpoint: Path, damage: str) -> None:
             number += 1
             place = torn / f"{checkpoint.name}.{number}"
         checkpoint.rename(place)
+        for old in sorted(torn.iterdir(), key=lambda path: path.stat().st_mtime)[:-_NUM_TORN]:
+            _remove(old)
     logger.warning("The checkpoint %s is not whole: %s. It is set aside in %s.", checkpoint.name, damage, torn)
 
 

@@ -187,7 +187,8 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=NAME)] = Field(description="The run's name; the file's name by default.")
     output_dir: PathText = Field(
-        default_factory=lambda known: f"runs/{known['name']}", description="The run folder; new, empty, or of this recipe's own run that was cut off."
+        default_factory=lambda known: f"runs/{known['name']}",
+        description="The run folder: new, empty, or of this recipe's own run that was cut off.",
     )
     seed: int = Field(
         default=42, ge=0, lt=2**32, description="Seed of rows, weights and dropout, for every model of the run."

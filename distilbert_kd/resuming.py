@@ -208,7 +208,7 @@ def _refuse_changed(before: Mapping[str, Any], now: Mapping[str, Any], allowed: 
 
 
 def _refuse_held(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
-    sections = {"training.": ("student", "control", "."), "teacher.finetune.": ("teacher",)}
+    sections = {"training.": ("student", "control"), "teacher.finetune.": ("teacher",)}
     for section, models in sections.items():
         held = [name for name in _changed(before, now) if name.startswith(section) and name.split(".")[-1] in _HELD]
         if held and any(any((folder.checkpoints / model).glob("checkpoint-*")) for model in models):

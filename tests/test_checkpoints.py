@@ -125,6 +125,14 @@ def test_a_training_needs_its_best_checkpoint_too(tmp_path):
     assert {path.name for path in (tmp_path / "torn").iterdir()} == {"checkpoint-2", "checkpoint-3"}
 
 
+def test_few_torn_checkpoints_are_kept(tmp_path):
+    """Prevents a run that is killed in each save from filling the disk with what nobody reads."""
+    for step in range(1, 7):
+        make(tmp_path, step, is_committed=False)
+        assert newest_whole(tmp_path) is None
+    assert len(list((tmp_path / "torn").iterdir())) == 3
+
+
 def test_weights_without_an_optimizer_are_passed_over_and_kept(tmp_path):
     """Prevents a training that goes on with the moments of its optimizer at zero."""
     first = make(tmp_path, 1)
