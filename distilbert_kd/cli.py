@@ -222,7 +222,7 @@ def _user_errors() -> Iterator[None]:
     except StoppedError as error:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # one that came late must not change the exit code
-        _end(f"interrupted. {error}", error.exit_code)
+        _end(f"interrupted. {error}" if _is_main_process() else "", error.exit_code)  # all were told, and agreed
     except DistillationError as error:
         _end("\n".join([f"error: {error}", *_notes(error)]), error.exit_code)
     except KeyboardInterrupt as error:
@@ -242,7 +242,8 @@ def _notes(error: BaseException) -> list[str]:
 
 
 def _end(message: str, exit_code: int) -> NoReturn:
-    typer.echo(message, err=True)
+    if message:
+        typer.echo(message, err=True)
     raise typer.Exit(exit_code) from None
 
 

@@ -119,7 +119,7 @@ def spread_teacher(accelerator: Accelerator, arguments: TrainingArguments, teach
     """
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     if plugin is None or plugin.zero_stage != 3:
-        return teacher.to(accelerator.device)  # type: ignore[arg-type]  # upstream's wrapper loses the type
+        return teacher.to(accelerator.device)
     import deepspeed
 
     width = teacher.config.hidden_size
