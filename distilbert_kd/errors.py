@@ -6,6 +6,7 @@
     +-- TeacherError(ValueError)    exit code 2   teacher and student do not fit each other
     +-- DivergedError(ArithmeticError)  exit code 3   a loss, gradient or weight is not finite
     +-- StorageError(OSError)       exit code 4   a folder can't be made, written or is in use
+    +-- HubError(ConnectionError)   exit code 5   the Hub refuses a push or can't be reached; the run is whole
     +-- StoppedError(InterruptedError)  exit code 75  a training was told to stop, saved its state and can go on
 
 Each message has four parts: what was expected, what came, where, and what to do. The command line prints the message
@@ -16,6 +17,7 @@ __all__ = [
     "DataError",
     "DistillationError",
     "DivergedError",
+    "HubError",
     "RecipeError",
     "StoppedError",
     "StorageError",
@@ -51,6 +53,12 @@ class StorageError(DistillationError, OSError):
     """A folder or file can't be made, read or written."""
 
     exit_code = 4
+
+
+class HubError(DistillationError, ConnectionError):
+    """The Hub refuses a push or can't be reached. Nothing of the run is lost."""
+
+    exit_code = 5
 
 
 class StoppedError(DistillationError, InterruptedError):

@@ -1,0 +1,184 @@
+"""The figures of a card: one sentence, the table of student, teacher and control, and how they were got."""
+
+from collections.abc import Mapping
+from math import sqrt
+from statistics import NormalDist
+from typing import Any
+
+from distilbert_kd.hub.facts import RunFacts
+from distilbert_kd.hub.markdown import escaped, table
+from distilbert_kd.metrics import is_regression_metric
+
+
+__all__ = ["class_table", "comparison", "evaluation_lines", "one_sentence", "wilson_interval"]
+
+_ARMS = {"student": "**student**", "teacher": "teacher", "control": "the same student, labels alone"}
+
+
+def one_sentence(facts: RunFacts, teacher: str) -> str:
+    """What the student is.
+
+    Args:
+        facts: of its run.
+        teacher: in Markdown.
+
+    Returns:
+        A paragraph.
+    """
+    models, task = facts.results["models"], facts.recipe["data"].get("task")
+    student, big = models["student"], models["teacher"]
+    split, scored = _main_split(facts)
+    kind = "text regressor" if is_regression_metric(facts.results["metric"]) else "text classifier"
+    subject = f"GLUE {task.upper()}" if task else escaped(facts.results["task"])
+    share = _share(scored["score"], big["splits"][split]["score"])
+    kept = f" It keeps {share} % of the teacher's {facts.results['score_name']} on {escaped(split)}" if share else ""
+    size = f"{_millions(student)} of {_millions(big)} million parameters"
+    times = [(model.get("latency_ms") or {}).get("1") for model in (student, big)]
+    speed = f" One text takes {times[0]:.1f} ms in place of {times[1]:.1f}." if None not in times else ""
+    return (
+        f"A {kind} of {student['num_layers']} layers for {subject}, distilled with the knowledge of a teacher of "
+        f"{big['num_layers']} layers: {teacher}.{kept}{f', with {size}.' if kept else f' It has {size}.'}{speed}"
+    )
+
+
+def comparison(facts: RunFacts) -> list[str]:
+    """Scores, then sizes and times, of all models; and what the columns mean.
+
+    Args:
+        facts: of the run.
+
+    Returns:
+        Paragraphs.
+    """
+    models = {arm: facts.results["models"][arm] for arm in _ARMS if facts.results["models"].get(arm)}
+    parts = [_score_table(facts, models), f"Score: {facts.results['score_name']}, times 100.{_bought(models)}"]
+    batches = list(models["student"].get("latency_ms") or {})
+    headers = ["", "layers", "parameters (M)", "weights (MB)", *(f"ms per text, batch {batch}" for batch in batches)]
+    rows = [
+        [_ARMS[arm], str(model["num_layers"]), _millions(model), f"{model['size_mb']:.1f}"]
+        + [_number((model.get("latency_ms") or {}).get(batch), 2) for batch in batches]
+        for arm, model in models.items()
+    ]
+    parts.append(table(headers, rows))
+    setting = facts.results.get("latency_setting")
+    if setting and batches:
+        cpu = (facts.environment.get("hardware") or {}).get("cpu")
+        where = f"{setting['device']}{f' ({cpu})' if cpu and setting['device'] == 'cpu' else ''}"
+        parts.append(f"Time: forward pass only, {escaped(where)}, CPU threads: {setting['num_threads']}.")
+    return parts
+
+
+def _score_table(facts: RunFacts, models: Mapping[str, Mapping[str, Any]]) -> str:
+    is_regression = is_regression_metric(facts.results["metric"])
+    near = "r to the teacher" if is_regression else "class is the teacher's (%)"
+    splits = list(models["student"]["splits"])
+    headers = [""]
+    for split in splits:
+        headers += [f"{escaped(split)}: score", "share of the teacher's (%)", near]
+    rows = []
+    for arm, model in models.items():
+        row = [_ARMS[arm]]
+        for split in splits:
+            scored, fidelity = model["splits"][split], model["splits"][split].get("fidelity") or {}
+            share = "" if arm == "teacher" else _share(scored["score"], models["teacher"]["splits"][split]["score"])
+            nearness = _number(fidelity.get("pearson"), 3) if is_regression else ""
+            nearness = nearness or _number(fidelity.get("agreement"), 1, 100)
+            row += [_number(scored["score"], 1, 100), share, nearness]
+        rows.append(row)
+    return table(headers, rows)
+
+
+def _bought(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the teacher was worth, in words."""
+    if "control" not in models:
+        return ""
+    points = [
+        f"{100 * (scored['score'] - models['control']['splits'][split]['score']):+.1f} on {escaped(split)}"
+        for split, scored in models["student"]["splits"].items()
+    ]
+    return f" What the teacher bought over training on the labels alone, in points: {', '.join(points)}."
+
+
+def evaluation_lines(facts: RunFacts, data: str) -> list[str]:
+    """Each split with its size, metrics and, where one follows from them, the interval.
+
+    Args:
+        facts: of the run.
+        data: in Markdown.
+
+    Returns:
+        Paragraphs.
+    """
+    lines = []
+    for split, scored in facts.results["models"]["student"]["splits"].items():
+        values = ", ".join(f"{escaped(name)} {value:.4f}" for name, value in scored["metrics"].items())
+        line = f"- {escaped(split)}, {scored['num_rows']:,} rows: {values}"
+        if "accuracy" in scored["metrics"]:
+            low, high = wilson_interval(scored["metrics"]["accuracy"], scored["num_rows"])
+            line += f" (95 % interval of the accuracy, over rows: {low:.3f} to {high:.3f})"
+        if scored.get("calibration_error") is not None:
+            line += f"; calibration error {scored['calibration_error']:.3f}"
+        lines.append(f"{line}.")
+    return [f"Data: {data}. The figures are those of the weights in this folder.", "\n".join(lines)]
+
+
+def wilson_interval(share: float, num_rows: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval for a share of rows: what the number of rows alone leaves open.
+
+    Formula: (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z the normal quantile of (1 + level)/2.
+
+    Args:
+        share: p, in [0, 1].
+        num_rows: n > 0.
+        level: of confidence.
+
+    Returns:
+        Both ends, in [0, 1].
+
+    Source: Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = share + z**2 / (2 * num_rows)
+    half = z * sqrt(share * (1 - share) / num_rows + z**2 / (4 * num_rows**2))
+    return (middle - half) / (1 + z**2 / num_rows), (middle + half) / (1 + z**2 / num_rows)
+
+
+def class_table(facts: RunFacts) -> str:
+    """Recall by class, student beside teacher, if the results have it (`splits.SPLIT.classes.NAME.recall`).
+
+    Args:
+        facts: of the run.
+
+    Returns:
+        A table, or nothing.
+    """
+    split, scored = _main_split(facts)
+    student, teacher = scored.get("classes"), facts.results["models"]["teacher"]["splits"][split].get("classes")
+    if not student or not teacher:
+        return ""
+    rows = []
+    for name, own in student.items():
+        other = teacher.get(name) or {}
+        both = [own.get("recall"), other.get("recall")]
+        points = _number(both[0] - both[1], 1, 100) if None not in both else "-"
+        rows.append([escaped(name), _number(both[0], 1, 100), _number(both[1], 1, 100), points])
+    return f"Recall on {escaped(split)}, times 100:\n\n" + table(["class", "student", "teacher", "difference"], rows)
+
+
+def _main_split(facts: RunFacts) -> tuple[str, Mapping[str, Any]]:
+    """The test split if it was scored, because the others may have been looked at before; else the first."""
+    splits = facts.results["models"]["student"]["splits"]
+    name = "test" if "test" in splits else next(iter(splits))
+    return name, splits[name]
+
+
+def _millions(model: Mapping[str, Any]) -> str:
+    return f"{model['num_parameters'] / 1e6:.1f}"
+
+
+def _share(score: float, teacher_score: float) -> str:
+    return f"{100 * score / teacher_score:.1f}" if teacher_score > 0 else ""
+
+
+def _number(value: float | None, decimals: int, factor: float = 1.0) -> str:
+    return "" if value is None else f"{value * factor:.{decimals}f}"

@@ -1,0 +1,122 @@
+"""The folder that is published, built from a run folder by a list of what may go out; everything else stays."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from distilbert_kd.errors import HubError
+from distilbert_kd.hub.card import make_card
+from distilbert_kd.hub.facts import RunFacts
+from distilbert_kd.hub.target import HubTarget
+from distilbert_kd.plain_yaml import dump_yaml
+from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.storage import storage_errors, write_text
+
+
+__all__ = ["PublishedFolder", "build_published"]
+
+#: Of the student's folder: config, weights as safetensors, tokenizer files. Never a pickle.
+_OF_STUDENT = (
+    "config.json",
+    "model.safetensors",
+    "model-?????-of-?????.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "bpe.codes",
+    "*.model",
+)
+#: Of the run folder: pictures of the card, and exported models.
+_OF_RUN = ("plots/*.png", "onnx/*.onnx", "onnx/*.onnx_data", "onnx/*.json", "exports/*.onnx", "exports/*.json")
+_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{20,}")
+_LARGEST_TEXT = 16_000_000
+
+
+@dataclass(frozen=True)
+class PublishedFolder:
+    """What is to be uploaded.
+
+    Attributes:
+        root: The folder.
+        sizes: Bytes of each file, by its place in the folder and later in the repository.
+        left_out: Files of the student's folder that may not go out.
+    """
+
+    root: Path
+    sizes: Mapping[str, int]
+    left_out: tuple[str, ...]
+
+
+def build_published(folder: RunFolder, target: HubTarget) -> PublishedFolder:
+    """Builds the folder to publish, in place of one that an earlier push left.
+
+    Weights are linked where the file system can, not copied. Card, recipe and results are written without the places
+    of this machine.
+
+    Args:
+        folder: of a finished run.
+        target: where it goes.
+
+    Returns:
+        The folder, and what is in it.
+
+    Raises:
+        HubError: a file holds what looks like a token of the Hub.
+        StorageError: a record can't be read, or the folder can't be written.
+    """
+    facts, root = RunFacts.read(folder), folder.root / "hub"
+    card = str(make_card(facts, target))
+    write_text(folder.student / "README.md", card)
+    with storage_errors(root):
+        if root.is_dir():
+            shutil.rmtree(root)
+        root.mkdir()
+        for source, place in _allowed(folder):
+            _put(source, root / place)
+    write_text(root / "README.md", card)
+    write_text(root / "recipe.yaml", dump_yaml(dict(facts.recipe)))
+    write_text(root / "results.json", json.dumps(facts.results, indent=2, ensure_ascii=False) + "\n")
+    sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in root.rglob("*") if path.is_file()}
+    for name in sizes:
+        _refuse_token(root / name)
+    left_out = (path.name for path in folder.student.iterdir() if path.name not in {*sizes, "README.md"})
+    return PublishedFolder(root, dict(sorted(sizes.items())), tuple(sorted(left_out)))
+
+
+def _allowed(folder: RunFolder) -> Iterator[tuple[Path, str]]:
+    """Files that may go out, each with its place in the repository; no link, which may lead anywhere."""
+    for path in sorted(folder.student.iterdir()):
+        if path.is_file() and not path.is_symlink() and any(fnmatch(path.name, each) for each in _OF_STUDENT):
+            yield path, path.name
+    for pattern in _OF_RUN:
+        for path in sorted(folder.root.glob(pattern)):
+            if path.is_file() and not path.is_symlink():
+                yield path, path.relative_to(folder.root).as_posix()
+
+
+def _put(source: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copyfile(source, place)
+
+
+def _refuse_token(path: Path) -> None:
+    """A token that was once pasted into a recipe or a name would be public, and everyone could use it."""
+    if path.suffix in (".json", ".md", ".yaml", ".txt") and path.stat().st_size < _LARGEST_TEXT:
+        if _TOKEN.search(path.read_bytes()):
+            raise HubError(
+                f"Expected nothing secret in what is published, got what looks like a token of the Hub in {path}. "
+                "Take it out of the run's files, and revoke it: it was on the disk in plain text."
+            )

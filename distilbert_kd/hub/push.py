@@ -1,0 +1,190 @@
+"""Pushes the student of a run: one commit of what may go out, loaded back and compared.
+
+The run never depends on it: the push reads the folder of a finished run, and can be repeated. What the Hub has already
+is not sent again, whether from an earlier push or from one that was cut off.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants
+
+from distilbert_kd.errors import HubError
+from distilbert_kd.hub.account import check_account, check_card, hub_errors, prepare_repository
+from distilbert_kd.hub.card import planned_card
+from distilbert_kd.hub.facts import RunFacts
+from distilbert_kd.hub.load_back import load_back
+from distilbert_kd.hub.published import PublishedFolder, build_published
+from distilbert_kd.hub.target import HubTarget
+from distilbert_kd.run_folder import RunFolder
+
+
+__all__ = ["Pushed", "check_before_training", "plan_push", "push_run", "target_of"]
+
+logger = logging.getLogger(__name__)
+
+#: Logits of the same weights in the same process differ by nothing.
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        url: Where to look at it: the commit, or the pull request.
+        revision: To load it by.
+        commit: Its full hash.
+        is_new: Whether anything had changed since the last push.
+        checked: One line on what came back, or None if that was not asked for.
+    """
+
+    url: str
+    revision: str
+    commit: str
+    is_new: bool
+    checked: str | None
+
+
+def target_of(run: Path, options: Mapping[str, Any]) -> HubTarget:
+    """Where to push a run: what its recipe says under `push`, and what is given wins.
+
+    Args:
+        run: the folder of a finished run.
+        options: keys of `HubTarget`; None is not given.
+
+    Returns:
+        The target.
+
+    Raises:
+        HubError: no repository is named, or the keys don't fit each other.
+        StorageError: it is no finished run.
+    """
+    return HubTarget.of(RunFacts.read(RunFolder.open(run)).push, options)
+
+
+def check_before_training(recipe: Mapping[str, Any], target: HubTarget) -> None:
+    """Finds in seconds what would make the push fail after hours: login, rights, name, metadata. Makes the repository.
+
+    Args:
+        recipe: with every default.
+        target: where to push.
+
+    Raises:
+        HubError: the push would fail.
+    """
+    check_account(target)
+    check_card(planned_card(recipe, target))
+    prepare_repository(target)
+    logger.info("push: %s can be written", target.repo)
+
+
+def plan_push(run: Path, target: HubTarget) -> PublishedFolder:
+    """Builds what would be pushed, and sends nothing.
+
+    Args:
+        run: the folder of a finished run.
+        target: where it would go.
+
+    Returns:
+        The folder, in `hub` of the run folder.
+
+    Raises:
+        HubError: something in it may not be published.
+        StorageError: it is no finished run, or the disk is at fault.
+    """
+    return build_published(RunFolder.open(run), target)
+
+
+def push_run(run: Path, target: HubTarget, has_check: bool = True) -> Pushed:
+    """Pushes the student of a run as one commit, tags it, loads it back and compares.
+
+    Args:
+        run: the folder of a finished run.
+        target: where to.
+        has_check: whether to load it back.
+
+    Returns:
+        What was done.
+
+    Raises:
+        HubError: the Hub refused, can't be reached, or gave back something else. A note says what to run later.
+        StorageError: it is no finished run, or the disk is at fault.
+    """
+    folder = RunFolder.open(run)
+    try:
+        return _push(folder, target, has_check)
+    except HubError as error:
+        error.add_note(f"The run is whole in {folder.root}. To push it later: {target.command(folder.root)}")
+        raise
+
+
+def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
+    api = HfApi()
+    check_account(target, api)
+    published = build_published(folder, target)
+    prepare_repository(target, api)
+    before = None if target.create_pr else _head(api, target)
+    with hub_errors(f"to upload the student to {target.repo}"):
+        info = _commit(api, published, target, folder)
+    revision = info.pr_revision or target.tag or target.revision or constants.DEFAULT_REVISION
+    commit = info.oid
+    is_new = commit != before
+    logger.info("%s: %s", "pushed" if is_new else "nothing had changed since", info.pr_url or info.commit_url)
+    if target.tag:
+        _tag(api, target, commit)
+    checked = _check(folder, published, target, revision, commit) if has_check else None
+    return Pushed(info.pr_url or info.commit_url, revision, commit, is_new, checked)
+
+
+def _head(api: HfApi, target: HubTarget) -> str | None:
+    with hub_errors(f"to look at {target.repo}"):
+        return api.model_info(target.repo, revision=target.revision).sha
+
+
+def _commit(api: HfApi, published: PublishedFolder, target: HubTarget, folder: RunFolder) -> CommitInfo:
+    """One commit, whatever the size: `upload_folder` may split a folder, and a half-sent model would be public."""
+    facts = RunFacts.read(folder)
+    layers, task = len(facts.results["student"]["layers"]), facts.results["task"]
+    operations = [CommitOperationAdd(name, published.root / name) for name in published.sizes]
+    return api.create_commit(
+        target.repo,
+        operations,
+        commit_message=f"Add student of {layers} layers, distilled on {task}",
+        commit_description=f"Run {facts.results['name']}, seed {facts.results['seed']}.",
+        revision=target.revision,
+        create_pr=target.create_pr,
+    )
+
+
+def _tag(api: HfApi, target: HubTarget, commit: str) -> None:
+    tag = str(target.tag)
+    with hub_errors(f"to tag {target.repo} with {tag}"):
+        tags = {each.name: each.target_commit for each in api.list_repo_refs(target.repo).tags}
+        if tags.get(tag) not in (None, commit):
+            raise HubError(
+                f"Expected the tag {tag} of {target.repo} to be free, got one at {tags[tag][:8]}. The student was "
+                f"pushed as {commit[:8]}; a tag is never moved: choose another."
+            )
+        api.create_tag(target.repo, tag=tag, revision=commit, exist_ok=True)
+    logger.info("tagged %s", tag)
+
+
+def _check(folder: RunFolder, published: PublishedFolder, target: HubTarget, revision: str, commit: str) -> str:
+    """The line on what came back."""
+    max_length = RunFacts.read(folder).recipe["data"]["max_length"]
+    logger.info("loading it back with an empty cache")
+    back = load_back(target.repo, revision, folder.student, max_length)
+    if back.commit != commit or not back.largest_difference <= _TOLERANCE:
+        raise HubError(
+            f"Expected {target.repo} at {revision} to be the student of {folder.root} (commit {commit[:8]}), got "
+            f"commit {str(back.commit)[:8]} whose logits differ by up to {back.largest_difference:.3g}. Look at the "
+            "repository: somebody may have pushed at the same time, or it holds other weights beside these."
+        )
+    return (
+        f"Loaded back from {target.repo} at {revision} ({commit[:8]}) into an empty cache: "
+        f"{back.num_texts} texts, largest difference of a logit {back.largest_difference:g}."
+    )

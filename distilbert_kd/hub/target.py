@@ -1,0 +1,108 @@
+"""Where a student goes on the Hub, and what can be wrong with that before anyone is asked."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from distilbert_kd.errors import HubError
+from distilbert_kd.training_arguments import shown
+
+
+__all__ = ["HubTarget", "target_problems"]
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
+_REF = re.compile(r"[A-Za-z0-9_][\w./-]*")
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_LONGEST = 96  # of a repository's id, on the Hub
+
+
+@dataclass(frozen=True)
+class HubTarget:
+    """Where to push, and what the card can't know by itself.
+
+    Attributes:
+        repo: `owner/name`.
+        private: Whether the repository is private; None leaves a new one to the owner's default.
+        revision: The branch, made if it is missing; None is `main`.
+        create_pr: Whether to open a pull request in place of a commit.
+        tag: Name that the commit gets.
+        license: Id of the licence, for the card.
+        language: Code of the texts' language, for the card.
+    """
+
+    repo: str
+    private: bool | None = None
+    revision: str | None = None
+    create_pr: bool = False
+    tag: str | None = None
+    license: str | None = None
+    language: str | None = None
+
+    @classmethod
+    def of(cls, *sources: Mapping[str, Any]) -> Self:
+        """Takes each key from the last source that gives it.
+
+        Args:
+            *sources: keys of this record to values; None gives nothing.
+
+        Returns:
+            The target.
+
+        Raises:
+            HubError: no repository is given, or the values don't fit each other.
+        """
+        given = {key: value for source in sources for key, value in source.items() if value is not None}
+        problems = target_problems(given)
+        if problems:
+            raise HubError("\n".join(["The push can't be done as asked:", *(f"  - {line}" for line in problems)]))
+        return cls(**given)
+
+    def command(self, run: Path) -> str:
+        """The command that pushes a run here."""
+        words = ["distilbert-kd", "push", str(run), "--repo", self.repo]
+        words += ["--private"] if self.private else []
+        for name in ("revision", "tag", "license", "language"):
+            value = getattr(self, name)
+            words += [f"--{name}", value] if value else []
+        return shlex.join([*words, *(["--create-pr"] if self.create_pr else [])])
+
+
+def target_problems(push: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the keys of `push`, one line each, without asking the Hub.
+
+    Args:
+        push: keys of `HubTarget` to values, which may be of a wrong type.
+
+    Returns:
+        The problems; none if there is nothing to say.
+    """
+    given = {key: value for key, value in push.items() if value is not None and value is not False}
+    if "repo" not in given:
+        return ["push.repo: missing; name the repository, as owner/name"]
+    problems = []
+    repo = given["repo"]
+    if isinstance(repo, str) and not _is_id(repo):
+        expected = f"owner/name of letters, digits and . _ -, {_LONGEST} characters at most"
+        problems.append(f"push.repo: expected {expected}, got {shown(repo)}")
+    for key in ("revision", "tag"):
+        value = given.get(key)
+        if isinstance(value, str) and not _is_ref(value):
+            problems.append(f"push.{key}: expected a name that git takes, such as v1.0, got {shown(value)}")
+    if isinstance(given.get("license"), str) and not _LICENSE.fullmatch(given["license"]):
+        problems.append(f"push.license: expected an id such as apache-2.0, got {shown(given['license'])}")
+    if "create_pr" in given:
+        other = [key for key in ("revision", "tag") if key in given]
+        problems += [f"push.{key}: not allowed with create_pr, which opens a request to main" for key in other]
+    return problems
+
+
+def _is_id(repo: str) -> bool:
+    is_bounded = len(repo) <= _LONGEST and not repo.endswith((".git", ".", "-"))
+    return bool(_ID.fullmatch(repo)) and is_bounded and not re.search(r"--|\.\.", repo)
+
+
+def _is_ref(name: str) -> bool:
+    return bool(_REF.fullmatch(name)) and not re.search(r"\.\.|//|/\.|\.lock$|[/.]$", name)
