@@ -19,9 +19,12 @@ export OMP_WAIT_POLICY := passive
 BENCH_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
+FAULT_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
+	faults checkpoints resumable_trainer resuming interrupts run_lock))
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help bench demo test test-slow quality style docker-lint docker-build clean
+.PHONY: help bench demo test test-slow test-faults quality style docker-lint docker-build clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -35,6 +38,9 @@ test: .venv/dev.stamp  ## the tests, without the slow ones
 
 test-slow: .venv/dev.stamp  ## the slow tests only
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow $(PYTEST_ARGS)
+
+test-faults: .venv/dev.stamp  ## runs that are killed, signalled, poisoned or damaged, and started again
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "slow or not slow" $(FAULT_TESTS) $(PYTEST_ARGS)
 
 quality: .venv/dev.stamp  ## lint, format, types and docstrings, changing nothing
 	$(BIN)/ruff check .

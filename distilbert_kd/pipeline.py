@@ -93,6 +93,7 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
         logger.info("device: %s", describe_device(arguments.student))
         results = _distil(recipe, arguments, folder, records, progress, allow_changed, start)
         progress.remove()
+        records.write_report()
     logger.info("run folder: %s", folder.root)
     PartialState().wait_for_everyone()
     return results
@@ -125,7 +126,8 @@ def _distil(
         log_data(data, origin.rows, recipe.data.max_length)
 
         rows_sha256 = fingerprints(data)
-        models_sha256 = [weights_sha256(reader.model) for reader in (teacher, origin)]
+        sources = [teacher] if origin is teacher else [teacher, origin]
+        models_sha256 = [weights_sha256(reader.model) for reader in sources]
         num_processes = PartialState().num_processes
         identity = {"data": rows_sha256, "teacher": models_sha256, "num_processes": num_processes}
         progress.take_identity({"recipe": flat_recipe(recipe.to_yaml()), **identity}, allow_changed)
@@ -182,7 +184,7 @@ def _distil(
             train("control", students["control"], arguments.control)
 
         logger.info("evaluation: %s on %s", ", ".join(students), ", ".join(answers))
-        scores = score_models(students, answers, data.metric, arguments.prediction)
+        scores, logits = score_models(students, answers, data.metric, arguments.prediction)
         readers = {"teacher": _trained_teacher(recipe, data, folder, students["student"]), **students}
         described, latency_setting = describe_models(readers)
         models = {
@@ -207,6 +209,7 @@ def _distil(
             seconds,
         )
         records.remove_checkpoints(_with_checkpoints(recipe))
+        records.write_scored_rows(data, logits)
         records.write_results(results)
     return results
 

@@ -108,7 +108,7 @@ class RunFolder:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            content = sorted(entry.name for entry in self.root.iterdir() if entry != self.lock)
+            content = sorted(entry.name for entry in self.root.iterdir() if not self._is_of_a_start(entry.name))
         except (OSError, ValueError) as error:
             raise self._not_writable(error) from error
         if content:
@@ -118,6 +118,10 @@ class RunFolder:
                 "Choose another with output_dir=..., or move this one away; nothing is overwritten."
             )
         return self.make()
+
+    def _is_of_a_start(self, name: str) -> bool:
+        """What a start leaves that is killed before it has begun: its lock, and a file that has no name yet."""
+        return name.startswith(self.lock.name) or (name.startswith(".") and name.endswith(".partial"))
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

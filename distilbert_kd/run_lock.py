@@ -20,6 +20,9 @@ __all__ = ["locked"]
 
 logger = logging.getLogger(__name__)
 
+#: Seconds in which an empty lock is one that is being written.
+_WRITING_S = 60.0
+
 
 @contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
@@ -70,7 +73,7 @@ def _create(path: Path, record: dict[str, Any]) -> bool:
 
 def _take_over(path: Path, mine: dict[str, Any]) -> None:
     theirs = _read(path)
-    if not _is_stale(theirs, mine):
+    if not (_is_stale(theirs, mine) if theirs else _age_s(path) > _WRITING_S):
         who = f"process {theirs['pid']} on {theirs['host']} since {theirs['since']}" if theirs else "a process"
         raise StorageError(
             f"Expected a run folder that no other run is writing to, got {path.parent}, where {who} is at work. Wait "
@@ -88,16 +91,21 @@ def _take_over(path: Path, mine: dict[str, Any]) -> None:
             f"Expected to take over the run folder {path.parent}, got another run that does so. Wait for it, or "
             "choose another folder with output_dir=..."
         )
-    logger.warning("The run of process %s in %s was cut off; this one takes over.", theirs["pid"], path.parent)
+    logger.warning("The run of process %s in %s was cut off; this one takes over.", theirs.get("pid"), path.parent)
 
 
 def _is_stale(theirs: dict[str, Any], mine: dict[str, Any]) -> bool:
     """Whether the holder is surely no more: gone from this host, or an earlier start of this Slurm job."""
-    if not theirs:
-        return False
     if theirs["slurm_job"] is not None and theirs["slurm_job"] == mine["slurm_job"]:
         return theirs["slurm_restart"] != mine["slurm_restart"] or _is_gone(theirs, mine)
     return _is_gone(theirs, mine)
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _is_gone(theirs: dict[str, Any], mine: dict[str, Any]) -> bool:

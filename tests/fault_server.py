@@ -1,7 +1,8 @@
 """Started by test_faults: runs the command line in forked children, each with a fault of its own.
 
 The libraries are imported once; a child is hurt by its own hand, at places that a signal from outside would miss.
-Reads one JSON object a line: `arguments`, `fault` (a key of FAULTS, or null) and `log`; answers with the exit status.
+Reads one JSON object a line: `arguments`, `fault` (a key of FAULTS, or null), `log`, and `kill_after_s` (when it is
+killed from outside, or null); answers with the exit status.
 """
 
 import json
@@ -141,9 +142,21 @@ def serve() -> None:
             os.dup2(log, 2)
             run(request["arguments"], request["fault"])
             os._exit(99)  # the command line ends the process itself
-        _, status = os.waitpid(pid, 0)
+        status = _wait(pid, request["kill_after_s"])
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
+
+
+def _wait(pid: int, kill_after_s: float | None) -> int:
+    end = time.monotonic() + (kill_after_s or 0.0)
+    while kill_after_s is not None and time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.002)
+    if kill_after_s is not None:
+        os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
 
 
 if __name__ == "__main__":

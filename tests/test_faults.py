@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from tests.tiny_runs import save_tiny_base, write_recipe
 ROOT = Path(__file__).parents[1]
 SHORT = ("teacher.finetune.num_train_epochs=2", "teacher.allow_near_chance=true", "data.max_train_rows=32")
 KILLS = [name for name in FAULTS if not name.startswith(("SIG", "two SIG", "infinite"))]
+NUM_RANDOM_KILLS = 50
 #: One of each kind runs by default, all of them with the slow tests.
 QUICK = {"student, step 7", "save, before the commit", "save, in the rotation", "student's folder, before its name"}
 
@@ -46,11 +49,11 @@ def recipe_file(tmp_path_factory):
 def start(server, recipe_file):
     """Runs the recipe in a folder, with a fault or without, and gives exit status and output."""
 
-    def start(folder, fault=None, overrides=(), options=()):
+    def start(folder, fault=None, overrides=(), options=(), kill_after_s=None):
         folder.mkdir(exist_ok=True)
         places = (f"output_dir={folder / 'run'}", f"teacher.cache_dir={folder / 'cache'}")
         arguments = ["run", str(recipe_file), *SHORT, *places, *overrides, *options]
-        request = {"arguments": arguments, "fault": fault, "log": str(folder / "log")}
+        request = {"arguments": arguments, "fault": fault, "log": str(folder / "log"), "kill_after_s": kill_after_s}
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         return int(server.stdout.readline()), (folder / "log").read_text(encoding="utf-8")
@@ -82,11 +85,17 @@ def outcome(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(start, tmp_path_factory):
+def timed(start, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
+    begin = time.monotonic()
     status, log = start(folder)
     assert status == 0, log
-    return outcome(folder)
+    return {**outcome(folder), "seconds": time.monotonic() - begin}
+
+
+@pytest.fixture(scope="module")
+def whole(timed):
+    return {name: value for name, value in timed.items() if name != "seconds"}
 
 
 @pytest.mark.parametrize(
@@ -142,6 +151,24 @@ def test_what_is_not_finite_ends_the_run_and_is_not_saved(start, tmp_path):
     assert "NaN or infinity in the gradient at step 6" in log
     names = sorted(os.listdir(tmp_path / "run" / "checkpoints" / "student"))
     assert names == ["checkpoint-4"] and not (tmp_path / "run" / "student").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_random_again_and_again(start, timed, whole, tmp_path):
+    """Prevents a moment that nobody thought of from costing or changing a run."""
+    moments, num_kills, num_runs = random.Random(0), 0, 0
+    while num_kills < NUM_RANDOM_KILLS:
+        folder = tmp_path / str(num_runs)
+        num_runs += 1
+        while True:
+            # A start takes a while before it trains; a run that is only killed in it would never end.
+            seconds = moments.uniform(0.2, 1.0) * timed["seconds"]
+            status, log = start(folder, kill_after_s=seconds if num_kills < NUM_RANDOM_KILLS else None)
+            if status == 0:
+                break
+            assert status == -9, log
+            num_kills += 1
+        assert outcome(folder) == whole
 
 
 @pytest.mark.slow

@@ -66,6 +66,16 @@ def test_create_refuses_a_folder_with_content(tmp_path):
     assert (tmp_path / "results.json").read_text() == "kept"
 
 
+def test_create_takes_what_a_killed_start_left(tmp_path):
+    """A run that was killed in its first second would refuse its own folder."""
+    for name in (".lock", ".progress.json.12.partial"):
+        (tmp_path / name).touch()
+    RunFolder(tmp_path).create()
+    (tmp_path / ".env").touch()
+    with pytest.raises(StorageError, match="new or empty"):
+        RunFolder(tmp_path).create()
+
+
 def test_create_lists_only_a_few_names(tmp_path):
     """A message with thousands of file names would hide what to do."""
     for name in "abcde":

@@ -195,7 +195,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(teachers, tmp_path):
     process = launch([str(path)])
     checkpoints = tmp_path / "killed" / "run" / "checkpoints" / "student"
     deadline = time.monotonic() + 240
-    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+    while not list(checkpoints.glob("checkpoint-*/COMMIT.json")):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
