@@ -1,12 +1,15 @@
 """What can be done with a run folder alone, on this machine or another: score its models again, and predict."""
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from accelerate import PartialState
 from transformers import PreTrainedModel, TrainingArguments
 
 from distilbert_kd.data.loading import load_task
@@ -16,6 +19,7 @@ from distilbert_kd.errors import DataError, StorageError, TeacherError
 from distilbert_kd.prediction import PredictionRequest, predict_file
 from distilbert_kd.recipe import Recipe, load_recipe
 from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.scored_rows import write_scored_rows
 from distilbert_kd.scoring import score_models
 from distilbert_kd.storage import reason_of
 from distilbert_kd.task_rows import Reader, tokenize_task
@@ -27,12 +31,16 @@ from distilbert_kd.weights import weights_sha256
 
 __all__ = ["evaluate_run", "predict_with"]
 
+logger = logging.getLogger(__name__)
+
 #: Tokens, for a model that comes without a recipe.
 _MAX_LENGTH = 128
 
 
 def evaluate_run(path: Path, overrides: Sequence[str] = (), show_bars: bool = False) -> dict[str, Any]:
     """Scores the models of a run again, on the splits that its recipe names.
+
+    A run that was made before the scored rows were kept gets them, for its report, if its folder can be written.
 
     Args:
         path: the run folder.
@@ -65,10 +73,20 @@ def evaluate_run(path: Path, overrides: Sequence[str] = (), show_bars: bool = Fa
             for split in data.evaluation
         }
         readers = {name: Reader(model, tokenizer, rows) for name, model in models.items()}
-        scores = score_models(readers, answers, data.metric, arguments)
+        scored = score_models(readers, answers, data.metric, arguments)
+    if PartialState().is_main_process and not folder.scored.is_dir():
+        _write_scored_rows(folder, data, scored.logits)
     for name, record in results["models"].items():
-        record["splits"] = {split: result.to_dict() for split, result in scores[name].items()}
+        record["splits"] = {split: result.to_dict() for split, result in scored.results[name].items()}
     return results
+
+
+def _write_scored_rows(folder: RunFolder, data: TaskData, logits: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    try:
+        for split, said in logits.items():
+            write_scored_rows(folder.scored, split, data.evaluation[split], said, data.label_names)
+    except StorageError as error:
+        logger.warning("The scored rows were not kept for the report: %s", error)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -93,6 +93,7 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
         logger.info("device: %s", describe_device(arguments.student))
         results = _distil(recipe, arguments, folder, records, progress, allow_changed, start)
         progress.remove()
+        records.write_report()
     logger.info("run folder: %s", folder.root)
     PartialState().wait_for_everyone()
     return results
@@ -183,7 +184,7 @@ def _distil(
             train("control", students["control"], arguments.control)
 
         logger.info("evaluation: %s on %s", ", ".join(students), ", ".join(answers))
-        scores = score_models(students, answers, data.metric, arguments.prediction)
+        scores, logits = score_models(students, answers, data.metric, arguments.prediction)
         readers = {"teacher": _trained_teacher(recipe, data, folder, students["student"]), **students}
         described, latency_setting = describe_models(readers)
         models = {
@@ -208,6 +209,7 @@ def _distil(
             seconds,
         )
         records.remove_checkpoints(_with_checkpoints(recipe))
+        records.write_scored_rows(data, logits)
         records.write_results(results)
     return results
 

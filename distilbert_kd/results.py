@@ -1,7 +1,7 @@
 """The results of a run: the shape of `results.json`, and the table that people read.
 
 `results.json` is this dict (its keys are the contract with every tool that reads a run folder; `?` may be missing or
-null):
+null; `results_schema` has the same as a JSON schema):
 
     schema_version    1
     name, task        of the recipe and of the data
@@ -30,7 +30,15 @@ from typing import Any
 from distilbert_kd.metrics import is_regression_metric
 
 
-__all__ = ["SCHEMA_VERSION", "render_markdown", "render_table"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "arms_of",
+    "closing_lines",
+    "render_markdown",
+    "render_table",
+    "schedule_text",
+    "unit_of",
+]
 
 SCHEMA_VERSION = 1
 
@@ -62,7 +70,7 @@ def render_table(results: Mapping[str, Any]) -> str:
     parts = [_heading(results)]
     for table in _tables(results):
         parts.append("\n".join([table.title, *_draw_text(table)]))
-    lines = (textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in _closing_lines(results))
+    lines = (textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in closing_lines(results))
     parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -73,7 +81,7 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     for table in _tables(results):
         parts.append(f"## {table.title}")
         parts.append("\n".join(_draw_markdown(table)))
-    parts.append("\n".join(f"- {line}" for line in _closing_lines(results)))
+    parts.append("\n".join(f"- {line}" for line in closing_lines(results)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,14 +110,14 @@ def _tables(results: Mapping[str, Any]) -> list[_Table]:
     return [_model_table(results), *(_split_table(results, split) for split in splits)]
 
 
-def _arms(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def arms_of(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Teacher, student and, if trained, control, in the order of the rows."""
     models = results["models"]
     return {arm: models[arm] for arm in ("teacher", "student", "control") if models.get(arm)}
 
 
 def _model_table(results: Mapping[str, Any]) -> _Table:
-    arms = _arms(results)
+    arms = arms_of(results)
     teacher_ms = arms["teacher"].get("latency_ms") or {}
     headers = ["", "layers\n", "parameters\n(M)", "weights\n(MB)"]
     headers += [f"ms/example\nbatch {batch_size}" for batch_size in teacher_ms]
@@ -125,12 +133,12 @@ def _model_table(results: Mapping[str, Any]) -> _Table:
 
 
 def _split_table(results: Mapping[str, Any], split: str) -> _Table:
-    arms = _arms(results)
+    arms = arms_of(results)
     teacher = arms["teacher"]["splits"][split]
     metrics = teacher["metrics"] if len(teacher["metrics"]) > 1 else {}
     is_regression = is_regression_metric(results["metric"])
     names = _METRIC_NAMES | ({"f1": "macro F1\n(%)"} if results["metric"] == "accuracy_f1" else {})
-    headers = ["", f"score\n({_unit(results['metric'])})", *(names.get(name, name) for name in metrics)]
+    headers = ["", f"score\n({unit_of(results['metric'])})", *(names.get(name, name) for name in metrics)]
     of_classes = ["agreement\n(%)", "KL\n(nats)", "calibration\nerror (%)"]
     headers += ["retention\n(%)", *(["MSE to\nteacher", "r to teacher\n(x100)"] if is_regression else of_classes)]
     rows = []
@@ -152,7 +160,7 @@ def _split_table(results: Mapping[str, Any], split: str) -> _Table:
     return _Table(f"{split}, {teacher['num_rows']:,} rows", tuple(headers), tuple(rows))
 
 
-def _unit(metric: str) -> str:
+def unit_of(metric: str) -> str:
     """Shares are percentages; correlations are multiplied by 100, as GLUE reports them, and are no percentage."""
     return "x100" if is_regression_metric(metric) or metric in ("ax", "cola") else "%"
 
@@ -170,14 +178,15 @@ def _retention(value: float, teacher_value: float) -> str:
     return f"{100 * value / teacher_value:.1f}" if teacher_value > 0 else "-"
 
 
-def _closing_lines(results: Mapping[str, Any]) -> list[str]:
+def closing_lines(results: Mapping[str, Any]) -> list[str]:
+    """What stands under the tables: what the teacher bought, and where everything came from."""
     distillation, layers = results["distillation"], results["student"]["layers"]
     lines = [
         *_bought(results),
         f"Teacher: {results['models']['teacher']['name']}.",
         f"Layers: student {', '.join(map(str, range(len(layers))))} from teacher {', '.join(map(str, layers))}.",
-        f"Distillation: T = {_schedule(distillation['temperature'])}, alpha = {_schedule(distillation['alpha'])}"
-        f"{_deep_terms(distillation.get('terms') or {})}.",
+        f"Distillation: T = {schedule_text(distillation['temperature'])}, "
+        f"alpha = {schedule_text(distillation['alpha'])}{_deep_terms(distillation.get('terms') or {})}.",
         f"Seed: {results['seed']} (one run; the spread between seeds is not measured).",
         f"Data: {results['data']['source']}; rows: "
         + ", ".join(f"{split} {num_rows:,}" for split, num_rows in results["data"]["rows"].items())
@@ -209,7 +218,8 @@ def _bought(results: Mapping[str, Any]) -> Sequence[str]:
     ]
 
 
-def _schedule(value: float | Mapping[str, Any]) -> str:
+def schedule_text(value: float | Mapping[str, Any]) -> str:
+    """A number, or where a schedule starts and ends."""
     if isinstance(value, Mapping):
         return f"{value['start']:g} to {value['end']:g} ({value['shape']})"
     return f"{value:g}"

@@ -9,7 +9,19 @@ from distilbert_kd.errors import StorageError
 from distilbert_kd.storage import reason_of
 
 
-__all__ = ["RunFolder"]
+__all__ = ["PLOTS", "RunFolder"]
+
+PLOTS: dict[str, str] = {
+    "scores": "Scores with 95 % intervals over the rows",
+    "speed": "Speed against score",
+    "layers": "Which teacher layer each student layer started as",
+    "loss_terms": "The student's loss, term by term",
+    "score_over_steps": "Score on the main split during training",
+    "student_against_teacher": "What the student says where the teacher says something",
+    "calibration": "Reliability: how often a model is right when it is so sure",
+    "entropy_over_temperature": "What the soft targets hold: the teacher's entropy over the temperature",
+}
+"""The figures of a report: name to what it shows. Not every run has the numbers for each."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,35 @@ class RunFolder:
     def results_table(self) -> Path:
         """The table of the results in Markdown."""
         return self.root / "results.md"
+
+    @property
+    def scored(self) -> Path:
+        """What each model said about each row that was scored: a parquet file for each split."""
+        return self.root / "scored"
+
+    @property
+    def report(self) -> Path:
+        """The report as a page, in one file."""
+        return self.root / "report.html"
+
+    @property
+    def report_text(self) -> Path:
+        """The report in Markdown, with the figures beside it."""
+        return self.root / "report.md"
+
+    @property
+    def report_numbers(self) -> Path:
+        """What the report worked out of the scored rows: intervals, tests, results by class."""
+        return self.root / "report.json"
+
+    @property
+    def plots(self) -> Path:
+        """The report's figures, for a model card: PLOT.png for each name in `PLOTS` for which there were numbers."""
+        return self.root / "plots"
+
+    def plot(self, name: str) -> Path:
+        """The file of one figure; `name` is a key of `PLOTS`."""
+        return self.plots / f"{name}.png"
 
     @property
     def teacher(self) -> Path:

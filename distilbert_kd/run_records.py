@@ -1,24 +1,30 @@
 """What a run writes down about itself, beside its models."""
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.environment import describe_environment
 from distilbert_kd.metrics import SCORE_NAMES
+from distilbert_kd.report.writing import write_report
 from distilbert_kd.results import SCHEMA_VERSION, render_markdown
 from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.scored_rows import write_scored_rows
 from distilbert_kd.storage import storage_errors, write_text
 from distilbert_kd.weights import weights_sha256
 
 
 __all__ = ["RunRecords", "fingerprints", "results_record"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,26 @@ class RunRecords:
         """The table and the numbers; the numbers last, because their presence says that the run is whole."""
         self._write(self.folder.results_table, render_markdown(results))
         self._write(self.folder.results, _json(results))
+
+    def write_scored_rows(self, data: TaskData, logits: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """What each model said about each row that was scored.
+
+        Args:
+            data: of the run.
+            logits: split to model to logits (B, C).
+        """
+        if self.is_main:
+            for split, said in logits.items():
+                write_scored_rows(self.folder.scored, split, data.evaluation[split], said, data.label_names)
+
+    def write_report(self) -> None:
+        """The report of the finished run; a report that can't be written doesn't undo the run."""
+        if not self.is_main:
+            return
+        try:
+            logger.info("report: %s", write_report(self.folder.root))
+        except Exception as error:
+            logger.warning("No report: %s. The run is whole: distilbert-kd report %s", error, self.folder.root)
 
     def _write(self, path: Path, text: str) -> None:
         if self.is_main:

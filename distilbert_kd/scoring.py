@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -26,9 +26,16 @@ from distilbert_kd.trainer import DistillationTrainer
 from distilbert_kd.training import logits_of, new_trainer, take_back
 
 
-__all__ = ["check_teacher_score", "describe_models", "labels_of", "predict_logits", "score_models"]
+__all__ = ["Scored", "check_teacher_score", "describe_models", "labels_of", "predict_logits", "score_models"]
 
 logger = logging.getLogger(__name__)
+
+
+class Scored(NamedTuple):
+    """What `score_models` found: model to split to result, and split to model to the logits (B, C) behind it."""
+
+    results: dict[str, dict[str, SplitResult]]
+    logits: dict[str, dict[str, np.ndarray]]
 
 
 def predict_logits(
@@ -108,7 +115,7 @@ def check_teacher_score(
 
 def score_models(
     readers: Mapping[str, Reader], teacher_logits: Mapping[str, np.ndarray], metric: str, arguments: TrainingArguments
-) -> dict[str, dict[str, SplitResult]]:
+) -> Scored:
     """Scores of teacher, students and controls on each split, with the fidelity of all but the teacher to it.
 
     Args:
@@ -118,17 +125,20 @@ def score_models(
         arguments: batch size, device and precision.
 
     Returns:
-        Model name, "teacher" first, to split name to result.
+        The results and the logits, of the teacher first.
     """
     results: dict[str, dict[str, SplitResult]] = {name: {} for name in ("teacher", *readers)}
+    said: dict[str, dict[str, np.ndarray]] = {}
     for split, theirs in teacher_logits.items():
+        said[split] = {"teacher": theirs}
         for name, reader in readers.items():
             rows = reader.rows.evaluation[split]
             labels = labels_of(rows)
             results["teacher"][split] = evaluate_logits(metric, theirs, labels)
             logits = predict_logits(reader.model, reader.tokenizer, rows, arguments)
+            said[split][name] = logits
             results[name][split] = evaluate_logits(metric, logits, labels, theirs)
-    return results
+    return Scored(results, said)
 
 
 def describe_models(readers: Mapping[str, Reader]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:

@@ -86,6 +86,7 @@ class TestRunFolder:
         folder = Path(finished[0].output_dir)
         assert names_in(folder) == {
             *("recipe.yaml", "environment.json", "history.json", "results.json", "results.md"),
+            *("scored", "report.html", "report.json", "report.md", "plots"),
             *("teacher", "student", "control"),
         }
 
@@ -133,7 +134,8 @@ class TestRunFolder:
         assert results["models"]["teacher"]["name"].endswith(", fine-tuned here")
 
     def test_results_are_written_last(self, recipe_file, external, tmp_path, monkeypatch):
-        # results.json says that a run is whole; it must not be there while anything else is still to be written.
+        # results.json says that a run is whole; it must not be there while anything else is still to be written but
+        # the report, which is made of the folder and can be made again.
         seen = {}
         write = pipeline.RunRecords.write_results
 
@@ -143,9 +145,10 @@ class TestRunFolder:
 
         monkeypatch.setattr(pipeline.RunRecords, "write_results", look)
         pipeline.run(recipe_with(recipe_file, tmp_path / "run", "control=false", *external))
-        lasting = {"recipe.yaml", "environment.json", "history.json", "student"}
+        lasting = {"recipe.yaml", "environment.json", "history.json", "student", "scored"}
+        report = {"report.html", "report.json", "report.md", "plots"}
         assert seen["before"] == {*lasting, "progress.json", ".lock"}  # the marks of a run that goes on
-        assert names_in(tmp_path / "run") == {*lasting, "results.md", "results.json"}
+        assert names_in(tmp_path / "run") == {*lasting, *report, "results.md", "results.json"}
 
     def test_the_recipe_is_the_one_that_was_run(self, finished):
         # A recipe that reads back as another one would make `evaluate` score other rows or at another length.

@@ -30,7 +30,8 @@ def wheel(tmp_path_factory):
 
 def test_wheel_carries_the_whole_package_and_nothing_else(wheel):
     """A subpackage or `py.typed` left out is found by the first user, not by tests that run in the source folder."""
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "distilbert_kd").rglob("*.py")}
+    package = ROOT / "distilbert_kd"
+    sources = {path.relative_to(ROOT).as_posix() for suffix in ("py", "j2") for path in package.rglob(f"*.{suffix}")}
     names = set(wheel.namelist())
     assert {"distilbert_kd/py.typed", "distilbert_kd/metrics/distillation_glue/distillation_glue.py"} <= names
     assert {name for name in names if ".dist-info/" not in name} == sources | {"distilbert_kd/py.typed"}

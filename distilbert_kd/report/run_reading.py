@@ -1,0 +1,95 @@
+"""A finished run as its report sees it: everything that is in the folder, and nothing from elsewhere."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from distilbert_kd.errors import StorageError
+from distilbert_kd.results_schema import Results
+from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.scored_rows import ScoredRows, read_scored_rows
+from distilbert_kd.storage import reason_of
+
+
+__all__ = ["FinishedRun", "read_run"]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run left.
+
+    Attributes:
+        folder: Where it is.
+        results: `results.json`.
+        history: Model name to its log lines; empty when the file is gone.
+        recipe: The text of `recipe.yaml`.
+        environment: `environment.json`; empty when the file is gone.
+        scored: Split name to what the models said about each row, the main split first; empty for older runs.
+    """
+
+    folder: RunFolder
+    results: dict[str, Any]
+    history: Mapping[str, list[dict[str, Any]]]
+    recipe: str
+    environment: Mapping[str, Any]
+    scored: dict[str, ScoredRows]
+
+
+def read_run(path: Path) -> FinishedRun:
+    """Reads a run folder. It may have been moved, or brought here without its models.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The run.
+
+    Raises:
+        StorageError: there is no finished run, or a record in it can't be read.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.results.is_file():
+        got = "no results.json in it" if folder.root.is_dir() else "no such folder"
+        raise StorageError(f"Expected the folder of a finished run at {path}, got {got}. Give a run's output_dir.")
+    results = _json(folder.results)
+    try:
+        Results.model_validate(results)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StorageError(
+            f"Expected the results of a run in {folder.results}, got a wrong {where or 'record'}: {first['msg']}. "
+            "Give the output_dir of a run, or take another copy of its folder."
+        ) from error
+    scored = read_scored_rows(folder.scored)
+    splits = results["models"]["teacher"]["splits"]
+    return FinishedRun(
+        folder=folder,
+        results=results,
+        history=_json(folder.history) if folder.history.is_file() else {},
+        recipe=_text(folder.recipe) if folder.recipe.is_file() else "",
+        environment=_json(folder.environment) if folder.environment.is_file() else {},
+        scored={split: scored[split] for split in splits if split in scored},
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except ValueError as error:
+        raise StorageError(
+            f"Expected JSON in {path}, got: {reason_of(error)}. Take another copy of the run folder."
+        ) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(
+            f"Expected to read {path}, got: {reason_of(error)}. Take another copy of the run folder."
+        ) from error

@@ -1,0 +1,119 @@
+"""The shape of `results.json`, checked when it is read, and as a JSON schema: `docs/results.schema.json`.
+
+A key that is not named here is let through, so that older and newer folders can be read; a test holds a real run
+against the names.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+__all__ = ["Results", "results_schema"]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[float, Field(ge=-1, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class ScheduledNumber(_Record):
+    """A number that moved over the training."""
+
+    start: float
+    end: float
+    shape: str
+
+
+class Rows(_Record):
+    """Where the rows came from."""
+
+    source: str
+    notes: list[str] = []
+    rows: dict[str, Annotated[int, Field(ge=0)]] = Field(description="Split to its number of rows.")
+
+
+class CopiedLayers(_Record):
+    """The student's start."""
+
+    layers: list[int] = Field(description="The teacher layer that each student layer copied, from 0.")
+
+
+class Objective(_Record):
+    """What the student was trained for."""
+
+    temperature: float | ScheduledNumber
+    alpha: float | ScheduledNumber
+    terms: dict[str, Any] = Field(default={}, description="Deeper terms: a weight, or {weight, layers, ...}.")
+
+
+class Nearness(_Record):
+    """How near a model is to the teacher; the first two for classes, the last two for numbers."""
+
+    agreement: Share | None = Field(default=None, description="Share of rows with the same most likely class.")
+    kl_nats: float | None = Field(default=None, description="Mean KL(teacher || student) at T = 1, in nats.")
+    mean_squared_difference: float | None = None
+    pearson: Score | None = None
+
+
+class Split(_Record):
+    """One model on one split."""
+
+    score: Score = Field(description="The main number: a fraction or a correlation, never a percentage.")
+    metrics: dict[str, float]
+    num_rows: int = Field(ge=0, description="Rows with a label.")
+    calibration_error: Share | None = None
+    fidelity: Nearness | None = None
+
+
+class Model(_Record):
+    """One model of the run."""
+
+    name: str
+    num_layers: int
+    num_parameters: int
+    size_mb: float = Field(description="Weights, in 10^6 bytes.")
+    latency_ms: dict[str, float] | None = Field(
+        default=None, description="Batch size to milliseconds per example, forward pass only."
+    )
+    splits: dict[str, Split]
+
+
+class Models(_Record):
+    """The models of the run; without a control nobody knows what the teacher was worth."""
+
+    teacher: Model
+    student: Model
+    control: Model | None = None
+
+
+class LatencySetting(_Record):
+    """Where the milliseconds were measured."""
+
+    device: str
+    num_threads: int
+
+
+class Results(_Record):
+    """The numbers of a finished run of distillation on a task."""
+
+    schema_version: Literal[1]
+    name: str
+    task: str
+    metric: str
+    score_name: str
+    data: Rows
+    student: CopiedLayers
+    distillation: Objective
+    seed: int
+    models: Models
+    latency_setting: LatencySetting | None = None
+    seconds: dict[str, Seconds | None] | None = Field(default=None, description="Stage to its time.")
+
+
+def results_schema() -> dict[str, Any]:
+    """The JSON schema of `results.json`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Results.model_json_schema()}
