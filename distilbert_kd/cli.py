@@ -15,6 +15,7 @@ from distilbert_kd import __version__
 from distilbert_kd.errors import DistillationError, StoppedError, StorageError
 from distilbert_kd.pretraining.recipe import load_pretraining_recipe
 from distilbert_kd.recipe import load_recipe
+from distilbert_kd.run_folder import RunFolder
 
 
 __all__ = ["app", "main"]
@@ -43,6 +44,12 @@ Changed = Annotated[
         "teacher, num_processes. May be given again.",
     ),
 ]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+Repo = Annotated[
+    str | None, typer.Option(metavar="OWNER/NAME", help="The repository on the Hub. Default: the recipe's push.repo.")
+]
+License = Annotated[str | None, typer.Option(help="For the card: an id such as apache-2.0.")]
+Language = Annotated[str | None, typer.Option(help="For the card: the texts' language, such as en.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result and errors.")]
 
 
@@ -66,6 +73,37 @@ def run_command(
         results = run(checked, show_bars, allow_changed or [])
         if _is_main_process():
             typer.echo(render_table(results).rstrip())
+            report = RunFolder(Path(checked.output_dir)).report
+            if report.is_file():
+                typer.echo(f"\nReport: {report}")
+
+
+@app.command("report")
+def report_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: the run's own.")] = None,
+) -> None:
+    """Write the report of a finished run again: one page, Markdown, figures. Only the folder is read."""
+    with _user_errors():
+        _configure_output(quiet=False)
+        from distilbert_kd.report.writing import write_report
+
+        typer.echo(f"Report: {write_report(run, out)}")
+
+
+@app.command("compare")
+def compare_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; it is made.")],
+) -> None:
+    """Put several runs in one table and page; runs that differ in the seed only are one row, with mean and spread."""
+    with _user_errors():
+        _configure_output(quiet=False)
+        from distilbert_kd.report.comparing import write_comparison
+
+        page, text = write_comparison(runs, out)
+        typer.echo(text)
+        typer.echo(f"Page: {page}")
 
 
 @app.command("cache")
@@ -188,6 +226,53 @@ def predict_command(
         typer.echo(f"{num_rows} predictions: {written}")
 
 
+@app.command("card")
+def card_command(
+    run: RunPath,
+    repo: Repo = None,
+    license: License = None,
+    language: Language = None,
+) -> None:
+    """Write the model card of a finished run into its student's folder, README.md. Nothing is sent."""
+    with _user_errors():
+        from distilbert_kd.hub.push import write_card_of
+
+        typer.echo(f"The card is {write_card_of(run, {'repo': repo, 'license': license, 'language': language})}")
+
+
+@app.command("push")
+def push_command(
+    run: RunPath,
+    repo: Repo = None,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Of a new repository. Default: as its owner has set.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch; made if it is missing. Default: main.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request in place of a commit.")] = False,
+    tag: Annotated[str | None, typer.Option(help="Tag the commit, such as v1.0.")] = None,
+    license: License = None,
+    language: Language = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build and show what would go out; send nothing.")
+    ] = False,
+    load_back: Annotated[bool, typer.Option(help="Load it back from the Hub afterwards, and compare.")] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Push the student of a finished run to the Hub: one commit of model, card, recipe and results."""
+    with _user_errors():
+        _configure_logging(quiet)
+        from distilbert_kd.hub.push import describe_plan, plan_push, push_run, target_of
+
+        options = {"repo": repo, "private": private, "revision": revision, "tag": tag}
+        options |= {"create_pr": create_pr or None, "license": license, "language": language}
+        target = target_of(run, options)
+        if dry_run:
+            typer.echo(describe_plan(plan_push(run, target), target))
+            return
+        pushed = push_run(run, target, load_back)
+        typer.echo(pushed.describe())
+
+
 @app.callback()
 def _options(
     version: Annotated[
@@ -257,6 +342,13 @@ class _Plain(logging.Formatter):
 
 def _configure_output(quiet: bool) -> bool:
     """Sends the package's log lines to stderr and quietens the libraries; says whether progress bars are wanted."""
+    show_bars = _configure_logging(quiet)
+    _quieten_libraries(show_bars)
+    return show_bars
+
+
+def _configure_logging(quiet: bool) -> bool:
+    """As `_configure_output`, for commands that load no model."""
     show_bars = not quiet and sys.stderr.isatty()
     logger = logging.getLogger("distilbert_kd")
     logger.setLevel(logging.WARNING if quiet or not _is_main_process() else logging.INFO)
@@ -264,7 +356,6 @@ def _configure_output(quiet: bool) -> bool:
     handler.setFormatter(_Plain())
     logger.handlers = [handler]
     logger.propagate = False
-    _quieten_libraries(show_bars)
     return show_bars
 
 

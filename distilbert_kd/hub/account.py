@@ -20,7 +20,7 @@ from distilbert_kd.errors import HubError
 from distilbert_kd.hub.target import HubTarget
 
 
-__all__ = ["check_account", "check_card", "hub_errors", "prepare_repository"]
+__all__ = ["check_account", "check_card", "hub_errors", "is_on_hub", "prepare_repository"]
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +119,12 @@ def prepare_repository(target: HubTarget, api: HfApi | None = None) -> None:
     if target.revision and target.revision != constants.DEFAULT_REVISION:
         with hub_errors(f"to have the branch {target.revision} of {target.repo}"):
             api.create_branch(target.repo, branch=target.revision, exist_ok=True)
+
+
+def is_on_hub(api: HfApi, repo: str) -> bool:
+    """Whether the Hub has a repository of this name, as far as this account sees."""
+    with hub_errors(f"to look at {repo}"):
+        return api.repo_exists(repo)
 
 
 def _whoami(api: HfApi) -> dict[str, Any]:

@@ -39,12 +39,12 @@ _CITATION = """@article{hinton2015distilling,
 _LARGEST_RECIPE = 20_000
 
 
-def write_card(folder: RunFolder, target: HubTarget | None = None) -> Path:
+def write_card(folder: RunFolder, **options: str | None) -> Path:
     """Writes the card beside the student's weights, where the Hub looks for it.
 
     Args:
         folder: of a finished run.
-        target: where the student goes; None: the card speaks of a folder.
+        **options: see `make_card`.
 
     Returns:
         The card's path.
@@ -53,7 +53,7 @@ def write_card(folder: RunFolder, target: HubTarget | None = None) -> Path:
         StorageError: a record can't be read, or the card can't be written.
     """
     path = folder.student / "README.md"
-    write_text(path, str(make_card(RunFacts.read(folder), target)))
+    write_text(path, str(make_card(RunFacts.read(folder), **options)))
     return path
 
 
@@ -67,32 +67,40 @@ def planned_card(recipe: Mapping[str, Any], target: HubTarget) -> ModelCard:
     Returns:
         The card, with metadata and without text.
     """
-    metadata = card_metadata(RunFacts.planned(recipe), _name(target), target.license, target.language)
+    metadata = card_metadata(RunFacts.planned(recipe), _name(target.repo), target.license, target.language)
     return ModelCard(f"---\n{metadata.to_yaml()}\n---\n")
 
 
-def make_card(facts: RunFacts, target: HubTarget | None = None) -> ModelCard:
+def make_card(
+    facts: RunFacts,
+    repo: str | None = None,
+    revision: str | None = None,
+    license: str | None = None,
+    language: str | None = None,
+) -> ModelCard:
     """The card of a student.
 
     Args:
         facts: of its run.
-        target: where the student goes; None: the card speaks of a folder.
+        repo: where the student goes; None: the card speaks of a folder.
+        revision: by which it is loaded there; None: the newest.
+        license: of the student, if its owner says.
+        language: of the texts, if its owner says.
 
     Returns:
         The card.
     """
-    name = _name(target) if target else facts.results["name"]
-    owner_says = (target.license, target.language) if target else (None, None)
-    metadata = card_metadata(facts, name, *owner_says)
+    name = _name(repo) if repo else facts.results["name"]
+    metadata = card_metadata(facts, name, license, language)
     sections = [
         f"# {escaped(name)}",
         one_sentence(facts, _teacher(facts)),
-        _section("Use", _snippet(facts, target), _use_notes(facts)),
+        _section("Use", _snippet(facts, repo, revision), _use_notes(facts)),
         _section("Student against teacher", *comparison(facts)),
         _section("How it was distilled", method_lines(facts)),
         _section("Evaluation", *evaluation_lines(facts, _data(facts)), *_pictures(facts)),
         _section("Classes", class_table(facts)),
-        _section("Limits", _limits(facts, target)),
+        _section("Limits", _limits(facts, license)),
         _section("How to reproduce", *_reproduction(facts)),
         _section("Citation", fenced(_CITATION, "bibtex")),
     ]
@@ -100,8 +108,8 @@ def make_card(facts: RunFacts, target: HubTarget | None = None) -> ModelCard:
     return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n")
 
 
-def _name(target: HubTarget) -> str:
-    return target.repo.split("/")[-1]
+def _name(repo: str) -> str:
+    return repo.split("/")[-1]
 
 
 def _section(title: str, *parts: str) -> str:
@@ -129,9 +137,8 @@ def _data(facts: RunFacts) -> str:
     return f"{link}, configuration {code(config)}" if config else link
 
 
-def _snippet(facts: RunFacts, target: HubTarget | None) -> str:
-    place = target.repo if target else "path/to/student"
-    revision = target and (target.tag or target.revision)
+def _snippet(facts: RunFacts, repo: str | None, revision: str | None) -> str:
+    place = repo or "path/to/student"
     arguments = [repr("text-classification"), f"model={place!r}", *([f"revision={revision!r}"] if revision else [])]
     arguments = [argument.replace("'", '"') for argument in arguments]
     text = '{"text": "The first text.", "text_pair": "The second text."}' if _has_pairs(facts) else '"A text."'
@@ -166,7 +173,7 @@ def _pictures(facts: RunFacts) -> list[str]:
     return [f"![{escaped(Path(plot).stem.replace('_', ' '))}]({plot})" for plot in facts.plots]
 
 
-def _limits(facts: RunFacts, target: HubTarget | None) -> str:
+def _limits(facts: RunFacts, license: str | None) -> str:
     lines = [
         f"One run with seed {facts.results['seed']}: how far the scores move with the seed is not measured.",
         f"Texts of more than {facts.recipe['data']['max_length']} tokens are cut, in training and in these figures.",
@@ -175,7 +182,7 @@ def _limits(facts: RunFacts, target: HubTarget | None) -> str:
     ]
     if not facts.results["models"].get("control"):
         lines.append("No control was trained: what the teacher bought over the labels alone is not known.")
-    if not (target and target.license):
+    if not license:
         lines.append("No licence is stated here; those of the model that it was cut from and of the data apply.")
     notes = [escaped(note) for note in facts.results["data"].get("notes") or ()]
     return "\n".join(f"- {line}" for line in [*lines, *(f"Of the data: {note}." for note in notes)])

@@ -13,6 +13,7 @@ from distilbert_kd.metrics import is_regression_metric
 __all__ = ["class_table", "comparison", "evaluation_lines", "one_sentence", "wilson_interval"]
 
 _ARMS = {"student": "**student**", "teacher": "teacher", "control": "the same student, labels alone"}
+_MOST_CLASSES = 30
 
 
 def one_sentence(facts: RunFacts, teacher: str) -> str:
@@ -51,7 +52,7 @@ def comparison(facts: RunFacts) -> list[str]:
         Paragraphs.
     """
     models = {arm: facts.results["models"][arm] for arm in _ARMS if facts.results["models"].get(arm)}
-    parts = [_score_table(facts, models), f"Score: {facts.results['score_name']}, times 100.{_bought(models)}"]
+    parts = [_score_table(facts, models), f"Score: {facts.results['score_name']}, times 100.{_bought(facts, models)}"]
     batches = list(models["student"].get("latency_ms") or {})
     headers = ["", "layers", "parameters (M)", "weights (MB)", *(f"ms per text, batch {batch}" for batch in batches)]
     rows = [
@@ -88,14 +89,16 @@ def _score_table(facts: RunFacts, models: Mapping[str, Mapping[str, Any]]) -> st
     return table(headers, rows)
 
 
-def _bought(models: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the teacher was worth, in words."""
+def _bought(facts: RunFacts, models: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the teacher was worth, in words, with the interval that the report has."""
     if "control" not in models:
         return ""
-    points = [
-        f"{100 * (scored['score'] - models['control']['splits'][split]['score']):+.1f} on {escaped(split)}"
-        for split, scored in models["student"]["splits"].items()
-    ]
+    points = []
+    for split, scored in models["student"]["splits"].items():
+        gain = _reported(facts, split).get("gain")
+        interval = f" (95 % interval over rows: {100 * gain['low']:.1f} to {100 * gain['high']:.1f})" if gain else ""
+        more = scored["score"] - models["control"]["splits"][split]["score"]
+        points.append(f"{100 * more:+.1f} on {escaped(split)}{interval}")
     return f" What the teacher bought over training on the labels alone, in points: {', '.join(points)}."
 
 
@@ -113,7 +116,10 @@ def evaluation_lines(facts: RunFacts, data: str) -> list[str]:
     for split, scored in facts.results["models"]["student"]["splits"].items():
         values = ", ".join(f"{escaped(name)} {value:.4f}" for name, value in scored["metrics"].items())
         line = f"- {escaped(split)}, {scored['num_rows']:,} rows: {values}"
-        if "accuracy" in scored["metrics"]:
+        interval = _reported(facts, split).get("scores", {}).get("student")
+        if interval:
+            line += f" (95 % interval of the score, over rows: {interval['low']:.3f} to {interval['high']:.3f})"
+        elif "accuracy" in scored["metrics"]:
             low, high = wilson_interval(scored["metrics"]["accuracy"], scored["num_rows"])
             line += f" (95 % interval of the accuracy, over rows: {low:.3f} to {high:.3f})"
         if scored.get("calibration_error") is not None:
@@ -144,25 +150,34 @@ def wilson_interval(share: float, num_rows: int, level: float = 0.95) -> tuple[f
 
 
 def class_table(facts: RunFacts) -> str:
-    """Recall by class, student beside teacher, if the results have it (`splits.SPLIT.classes.NAME.recall`).
+    """Recall by class, student beside teacher, if the report worked it out of the scored rows.
 
     Args:
         facts: of the run.
 
     Returns:
-        A table, or nothing.
+        A table, the largest differences first where there are many classes; or nothing.
     """
-    split, scored = _main_split(facts)
-    student, teacher = scored.get("classes"), facts.results["models"]["teacher"]["splits"][split].get("classes")
-    if not student or not teacher:
+    split, _ = _main_split(facts)
+    classes = _reported(facts, split).get("classes") or []
+    rows, differences = [], []
+    for each in classes:
+        student, teacher = each["recall"].get("student"), each["recall"].get("teacher")
+        difference = None if student is None or teacher is None else student - teacher
+        differences.append(abs(difference or 0.0))
+        values = [_number(value, 1, 100) for value in (student, teacher, difference)]
+        rows.append([escaped(each["name"]), f"{each['num_rows']:,}", *values])
+    if not rows:
         return ""
-    rows = []
-    for name, own in student.items():
-        other = teacher.get(name) or {}
-        both = [own.get("recall"), other.get("recall")]
-        points = _number(both[0] - both[1], 1, 100) if None not in both else "-"
-        rows.append([escaped(name), _number(both[0], 1, 100), _number(both[1], 1, 100), points])
-    return f"Recall on {escaped(split)}, times 100:\n\n" + table(["class", "student", "teacher", "difference"], rows)
+    if len(rows) > _MOST_CLASSES:
+        rows = [row for _, row in sorted(zip(differences, rows, strict=True), key=lambda pair: -pair[0])]
+    left = f"\n\n{len(rows) - _MOST_CLASSES} classes differ less." if len(rows) > _MOST_CLASSES else ""
+    headers = ["class", "rows", "student", "teacher", "difference"]
+    return f"Recall on {escaped(split)}, times 100:\n\n{table(headers, rows[:_MOST_CLASSES])}{left}"
+
+
+def _reported(facts: RunFacts, split: str) -> Mapping[str, Any]:
+    return (facts.report.get("splits") or {}).get(split) or {}
 
 
 def _main_split(facts: RunFacts) -> tuple[str, Mapping[str, Any]]:

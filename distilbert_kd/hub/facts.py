@@ -3,8 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, Self
 
@@ -30,8 +30,9 @@ class RunFacts:
         environment: Versions, hardware, identity of data and teacher; empty before the run.
         config: The student's `config.json`.
         num_steps: Optimiser steps of the student, if the history tells.
-        teacher_id: The teacher's id on the Hub, if it came from there.
-        base_id: The id of the model that the student was cut from, if it came from there.
+        report: Intervals and results by class that the report worked out of the scored rows, if it did.
+        teacher_id: The teacher's id on the Hub, if it has one.
+        base_id: The id of the model that the student was cut from, if it has one.
         plots: Pictures of the run, by their place in the run folder.
         push: What the recipe asked of `push`.
     """
@@ -41,6 +42,7 @@ class RunFacts:
     environment: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     num_steps: int | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
     teacher_id: str | None = None
     base_id: str | None = None
     plots: tuple[str, ...] = ()
@@ -79,10 +81,7 @@ class RunFacts:
         if not isinstance(recipe, Mapping) or "teacher" not in recipe:
             raise _unreadable(folder.recipe, "; ".join(problems) or "no recipe")
         planned = cls.planned(recipe)
-        environment = _json(folder.environment)
-        # A folder may be named like a repository; what the Hub sent has a commit.
-        is_of_hub = bool(environment["teacher"].get("commit"))
-        has_own_origin = (recipe.get("student") or {}).get("init_from") is not None
+        environment, report = _json(folder.environment), folder.root / "report.json"
         history = _json(folder.history).get("student", []) if folder.history.is_file() else []
         places = {text: _last_part(text) for text in _texts(recipe) if _is_absolute(text)}
         pictures = (path.relative_to(folder.root).as_posix() for path in folder.root.glob("plots/*.png"))
@@ -92,15 +91,33 @@ class RunFacts:
             environment=_without_places(environment, places),
             config=_json(folder.student / "config.json"),
             num_steps=max((line["step"] for line in history if "step" in line), default=None),
-            teacher_id=planned.teacher_id if is_of_hub else None,
-            base_id=planned.base_id if is_of_hub or has_own_origin else None,
+            report=_json(report) if report.is_file() else {},
+            teacher_id=planned.teacher_id,
+            base_id=planned.base_id,
             plots=tuple(sorted(pictures)),
             push=planned.push,
         )
 
+    def known_to(self, is_known: Callable[[str], bool]) -> Self:
+        """The facts without ids that the Hub does not know: folders may be named like repositories.
+
+        Args:
+            is_known: asks the Hub.
+
+        Returns:
+            The record.
+        """
+        ids = {name for name in (self.teacher_id, self.base_id) if name}
+        known = {name for name in ids if is_known(name)}
+        return replace(
+            self,
+            teacher_id=self.teacher_id if self.teacher_id in known else None,
+            base_id=self.base_id if self.base_id in known else None,
+        )
+
 
 def is_hub_id(name: object) -> bool:
-    """Whether a name can only be a Hub id: `owner/name`, and no folder here."""
+    """Whether a name can be a Hub id: `owner/name`, and no folder here."""
     return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
 
 

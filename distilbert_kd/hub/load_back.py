@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import get_token
+from huggingface_hub import get_token, scan_cache_dir
 
 from distilbert_kd.errors import HubError
 
@@ -35,7 +35,7 @@ class LoadedBack:
     """What loading back showed.
 
     Attributes:
-        commit: That the revision led to.
+        commit: That the revision led to; None if it led to several.
         largest_difference: Of any logit, between the model that was sent and the one that came back.
         num_texts: Texts that were given to both.
     """
@@ -87,11 +87,10 @@ def _compare(repo: str, revision: str, student: str, max_length: int) -> LoadedB
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.set_num_threads(1)  # the same sums in the same order, in both
-    logits, commit = [], None
+    logits = []
     for source, options in ((student, {}), (repo, {"revision": revision})):
         model = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32, **options).eval()
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        commit = getattr(model.config, "_commit_hash", None)
         with torch.no_grad():
             logits.append(
                 torch.cat(
@@ -103,7 +102,10 @@ def _compare(repo: str, revision: str, student: str, max_length: int) -> LoadedB
             )
     if not all(torch.isfinite(each).all() for each in logits):
         raise ValueError("a logit is not finite")
-    return LoadedBack(commit, (logits[0] - logits[1]).abs().max().item(), len(TEXTS))
+    commits = [each.commit_hash for cached in scan_cache_dir().repos for each in cached.revisions]
+    return LoadedBack(
+        commits[0] if len(commits) == 1 else None, (logits[0] - logits[1]).abs().max().item(), len(TEXTS)
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -57,7 +57,9 @@ class PublishedFolder:
     left_out: tuple[str, ...]
 
 
-def build_published(folder: RunFolder, target: HubTarget) -> PublishedFolder:
+def build_published(
+    folder: RunFolder, target: HubTarget, is_known: Callable[[str], bool] = lambda name: True
+) -> PublishedFolder:
     """Builds the folder to publish, in place of one that an earlier push left.
 
     Weights are linked where the file system can, not copied. Card, recipe and results are written without the places
@@ -66,6 +68,7 @@ def build_published(folder: RunFolder, target: HubTarget) -> PublishedFolder:
     Args:
         folder: of a finished run.
         target: where it goes.
+        is_known: whether the Hub has a repository of this name, for links to teacher and base.
 
     Returns:
         The folder, and what is in it.
@@ -74,8 +77,8 @@ def build_published(folder: RunFolder, target: HubTarget) -> PublishedFolder:
         HubError: a file holds what looks like a token of the Hub.
         StorageError: a record can't be read, or the folder can't be written.
     """
-    facts, root = RunFacts.read(folder), folder.root / "hub"
-    card = str(make_card(facts, target))
+    facts, root = RunFacts.read(folder).known_to(is_known), folder.root / "hub"
+    card = str(make_card(facts, target.repo, target.tag or target.revision, target.license, target.language))
     write_text(folder.student / "README.md", card)
     with storage_errors(root):
         if root.is_dir():

@@ -13,8 +13,8 @@ from typing import Any
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants
 
 from distilbert_kd.errors import HubError
-from distilbert_kd.hub.account import check_account, check_card, hub_errors, prepare_repository
-from distilbert_kd.hub.card import planned_card
+from distilbert_kd.hub.account import check_account, check_card, hub_errors, is_on_hub, prepare_repository
+from distilbert_kd.hub.card import planned_card, write_card
 from distilbert_kd.hub.facts import RunFacts
 from distilbert_kd.hub.load_back import load_back
 from distilbert_kd.hub.published import PublishedFolder, build_published
@@ -22,7 +22,15 @@ from distilbert_kd.hub.target import HubTarget
 from distilbert_kd.run_folder import RunFolder
 
 
-__all__ = ["Pushed", "check_before_training", "plan_push", "push_run", "target_of"]
+__all__ = [
+    "Pushed",
+    "check_before_training",
+    "describe_plan",
+    "plan_push",
+    "push_run",
+    "target_of",
+    "write_card_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +55,11 @@ class Pushed:
     commit: str
     is_new: bool
     checked: str | None
+
+    def describe(self) -> str:
+        """What a user is told at the end."""
+        first = f"Pushed: {self.url}" if self.is_new else f"Nothing had changed, nothing was sent: {self.url}"
+        return "\n".join([first, *([self.checked] if self.checked else [])])
 
 
 def target_of(run: Path, options: Mapping[str, Any]) -> HubTarget:
@@ -99,6 +112,49 @@ def plan_push(run: Path, target: HubTarget) -> PublishedFolder:
     return build_published(RunFolder.open(run), target)
 
 
+def describe_plan(published: PublishedFolder, target: HubTarget) -> str:
+    """What would be pushed, in lines.
+
+    Args:
+        published: from `plan_push`.
+        target: where it would go.
+
+    Returns:
+        The lines: each file with its size, and what stays here.
+    """
+    kind = {True: "private", False: "public", None: "as its owner has set"}[target.private]
+    place = "a pull request" if target.create_pr else f"branch {target.revision or constants.DEFAULT_REVISION}"
+    lines = [f"To {target.repo} (if new: {kind}), {place}{f', tag {target.tag}' if target.tag else ''}:"]
+    lines += [f"{size:>13,}  {name}" for name, size in published.sizes.items()]
+    lines += [f"{sum(published.sizes.values()):>13,}  bytes in all"]
+    if published.left_out:
+        lines.append(f"Left out of the student's folder: {', '.join(published.left_out)}")
+    return "\n".join([*lines, f"Nothing was sent. The folder is {published.root}"])
+
+
+def write_card_of(run: Path, options: Mapping[str, Any]) -> Path:
+    """Writes the card of a run into its student's folder.
+
+    Args:
+        run: the folder of a finished run.
+        options: keys of `HubTarget`; without a repository, here and in the recipe, the card speaks of a folder.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        HubError: the repository has no valid name.
+        StorageError: it is no finished run, or the disk is at fault.
+    """
+    folder = RunFolder.open(run)
+    given = {**RunFacts.read(folder).push, **{key: value for key, value in options.items() if value is not None}}
+    target = HubTarget.of({"repo": "owner/name"}, given)  # any name, to check the other keys
+    revision = target.tag or target.revision
+    return write_card(
+        folder, repo=given.get("repo"), revision=revision, license=target.license, language=target.language
+    )
+
+
 def push_run(run: Path, target: HubTarget, has_check: bool = True) -> Pushed:
     """Pushes the student of a run as one commit, tags it, loads it back and compares.
 
@@ -125,7 +181,7 @@ def push_run(run: Path, target: HubTarget, has_check: bool = True) -> Pushed:
 def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
     api = HfApi()
     check_account(target, api)
-    published = build_published(folder, target)
+    published = build_published(folder, target, lambda name: is_on_hub(api, name))
     prepare_repository(target, api)
     before = None if target.create_pr else _head(api, target)
     with hub_errors(f"to upload the student to {target.repo}"):
