@@ -17,7 +17,7 @@ PLOTS: dict[str, str] = {
     "layers": "Which teacher layer each student layer started as",
     "loss_terms": "The student's loss, term by term",
     "score_over_steps": "Score on the main split during training",
-    "student_against_teacher": "What the student says where the teacher says something",
+    "student_against_teacher": "The student's answers against the teacher's",
     "calibration": "Reliability: how often a model is right when it is so sure",
     "entropy_over_temperature": "What the soft targets hold: the teacher's entropy over the temperature",
 }

@@ -51,7 +51,7 @@ def draw_all(run: FinishedRun, intervals: Mapping[str, findings.Uncertainty]) ->
         if is_regression_metric(results["metric"]):
             pictures["student_against_teacher"] = (_numbers(scored), None)
         else:
-            side = 3.4 + 0.08 * scored.logits["teacher"].shape[1]
+            side = 2.8 + 0.08 * scored.logits["teacher"].shape[1]
             pictures["student_against_teacher"] = (_confusion(scored), (side + 0.4, side))
             pictures["calibration"] = (_calibration(scored), None)
             pictures["entropy_over_temperature"] = (_entropy(scored, temperatures_of(results)), None)

@@ -16,7 +16,7 @@ from distilbert_kd.run_folder import PLOTS, RunFolder
 from distilbert_kd.storage import storage_errors, write_text
 
 
-__all__ = ["write_report"]
+__all__ = ["markdown_table", "write_report"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,13 +110,13 @@ def _markdown(run: FinishedRun, content: Content, pictures: Mapping[str, Picture
     parts = [render_markdown(run.results).rstrip()]
     if content.verdicts:
         parts.append("## How sure")
-        parts += [_markdown_table(table) for table in content.tables]
+        parts += [markdown_table(table) for table in content.tables]
         parts.append("\n".join(f"- {line}" for line in content.verdicts))
         parts.append(
             "In brackets: 95 % intervals of a paired bootstrap over the rows; the noise of seeds comes on top."
         )
     if content.classes is not None:
-        parts += ["## By class", _markdown_table(content.classes)]
+        parts += ["## By class", markdown_table(content.classes)]
     if pictures:
         parts.append("## Figures")
         parts += [f"![{each.caption}](plots/{name}.png)" for name, each in pictures.items()]
@@ -125,7 +125,8 @@ def _markdown(run: FinishedRun, content: Content, pictures: Mapping[str, Picture
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """A table in Markdown, with its title above it; what would be a tag or a cell's end is escaped."""
     lines = [[_markdown_cell(cell) for cell in line] for line in (table.heads, *table.rows)]
     drawn = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([f"{table.title}:", "", drawn[0], "|---" + "|---:" * (len(table.heads) - 1) + "|", *drawn[1:]])
