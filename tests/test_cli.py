@@ -194,7 +194,7 @@ class TestFaults:
             before = []
             for line in process.stderr:
                 before.append(line)
-                if line.startswith("student: training on"):
+                if line.startswith("student: step"):
                     process.send_signal(signal.SIGINT)
                     break
             stdout, after = process.communicate(timeout=120)
