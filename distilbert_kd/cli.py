@@ -4,15 +4,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from distilbert_kd import __version__
-from distilbert_kd.errors import DistillationError, StoppedError, StorageError
+from distilbert_kd.errors import DistillationError, HubError, StoppedError, StorageError
 from distilbert_kd.pretraining.recipe import load_pretraining_recipe
 from distilbert_kd.recipe import load_recipe
 from distilbert_kd.run_folder import RunFolder
@@ -68,14 +68,23 @@ def run_command(
         checked = load_recipe(recipe, overrides or [])
         show_bars = _configure_output(quiet)
         from distilbert_kd.pipeline import run
-        from distilbert_kd.results import render_table
 
-        results = run(checked, show_bars, allow_changed or [])
+        try:
+            results = run(checked, show_bars, allow_changed or [])
+        except HubError as error:
+            if error.results is not None:  # only the push failed, after all else was done
+                _show_results(error.results, RunFolder(Path(checked.output_dir)))
+            raise
         if _is_main_process():
-            typer.echo(render_table(results).rstrip())
-            report = RunFolder(Path(checked.output_dir)).report
-            if report.is_file():
-                typer.echo(f"\nReport: {report}")
+            _show_results(results, RunFolder(Path(checked.output_dir)))
+
+
+def _show_results(results: Mapping[str, Any], folder: RunFolder) -> None:
+    from distilbert_kd.results import render_table
+
+    typer.echo(render_table(results).rstrip())
+    if folder.report.is_file():
+        typer.echo(f"\nReport: {folder.report}")
 
 
 @app.command("report")

@@ -13,6 +13,10 @@ Each message has four parts: what was expected, what came, where, and what to do
 without a traceback and ends with the exit code of the class.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+
 __all__ = [
     "DataError",
     "DistillationError",
@@ -56,9 +60,10 @@ class StorageError(DistillationError, OSError):
 
 
 class HubError(DistillationError, ConnectionError):
-    """The Hub refuses a push or can't be reached. Nothing of the run is lost."""
+    """The Hub refuses a push or can't be reached. Nothing is lost; `results` are those of a run that was done."""
 
     exit_code = 5
+    results: Mapping[str, Any] | None = None
 
 
 class StoppedError(DistillationError, InterruptedError):

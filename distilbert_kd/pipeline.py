@@ -18,6 +18,8 @@ from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.errors import RecipeError, StoppedError, StorageError
 from distilbert_kd.hardware import describe_device
+from distilbert_kd.hub.push import check_before_training, push_results
+from distilbert_kd.hub.target import HubTarget
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe_parts import (
     cache_dir_of,
@@ -77,6 +79,8 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
 
     Raises:
         DistillationError: one of the subclasses in `distilbert_kd.errors`, before the work wherever it can be.
+        HubError: the push that the recipe asks for can't be done, before the training; or it failed when all else was
+            done and written, and the error has the results.
     """
     start = time.perf_counter()
     folder = RunFolder(Path(recipe.output_dir))
@@ -85,9 +89,12 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
         check_attention(recipe.attn_implementation, arguments.teacher, "teacher.finetune")
     check_attention(recipe.attn_implementation, arguments.student, "training")
     records = RunRecords(folder, PartialState().is_main_process)
+    target = HubTarget.of(recipe.push.model_dump()) if recipe.push and records.is_main else None
     with locked(folder) if records.is_main else nullcontext():
         if records.is_main:
             enter_run(folder, flat_recipe(recipe.to_yaml()), allow_changed)
+        if target is not None:
+            check_before_training(recipe.model_dump(exclude_none=True), target)
         PartialState().wait_for_everyone()
         progress = Progress(folder, records.is_main)
         logger.info("device: %s", describe_device(arguments.student))
@@ -96,6 +103,8 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
         records.write_report()
     logger.info("run folder: %s", folder.root)
     PartialState().wait_for_everyone()
+    if target is not None:
+        push_results(folder.root, target, results)
     return results
 
 

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from distilbert_kd.hub.target import target_problems
 from distilbert_kd.plain_yaml import dump_yaml
 from distilbert_kd.recipe_file import NAME, PathText, Section, Text, checked_training_arguments, read_recipe
 from distilbert_kd.recipe_rules import data_problems, distillation_problems, student_problems, teacher_problems
 from distilbert_kd.training_arguments import known_training_arguments
 
 
-__all__ = ["Data", "Distillation", "Recipe", "Schedule", "Student", "Teacher", "load_recipe", "recipe_schema"]
+__all__ = ["Data", "Distillation", "Push", "Recipe", "Schedule", "Student", "Teacher", "load_recipe", "recipe_schema"]
 
 GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 LayerMap = Literal["distilbert", "alternate", "alternate_last", "first", "last"]
@@ -182,6 +183,24 @@ class Distillation(Section):
         return distillation_problems(given)
 
 
+class Push(Section):
+    """Where the student goes on the Hub when the run is done."""
+
+    repo: Text | None = Field(default=None, description="The repository, owner/name; made if it is missing.")
+    private: bool | None = Field(
+        default=None, description="Whether a new repository is private; its owner's setting by default."
+    )
+    revision: Text | None = Field(default=None, description="The branch; made if it is missing; main by default.")
+    create_pr: bool = Field(default=False, description="Open a pull request in place of a commit.")
+    tag: Text | None = Field(default=None, description="Tag of the commit; never moved.")
+    license: Text | None = Field(default=None, description="For the card: the licence's id, such as apache-2.0.")
+    language: Text | None = Field(default=None, description="For the card: the texts' language; en for GLUE tasks.")
+
+    @staticmethod
+    def _rules(given: Mapping[str, Any]) -> list[str]:
+        return target_problems(given)
+
+
 class Recipe(Section):
     """One run."""
 
@@ -204,6 +223,8 @@ class Recipe(Section):
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
         default=None, description="How attention is computed in training; transformers' choice by default."
     )
+
+    push: Push | None = Field(default=None, description="Present: push the student to the Hub when the run is done.")
 
     @property
     def asks_teacher_at_each_step(self) -> bool:

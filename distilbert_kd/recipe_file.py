@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -108,10 +108,12 @@ def read_recipe(path: Path, overrides: Sequence[str], kind: type[AnyRecipe], doc
 
 
 def _sections(kind: type[Section]) -> dict[str, type[Section]]:
+    """The sections of a recipe by name, those that may be left out too."""
     return {
-        name: field.annotation
+        name: annotation
         for name, field in kind.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        for annotation in (field.annotation, *get_args(field.annotation))
+        if isinstance(annotation, type) and issubclass(annotation, Section)
     }
 
 

@@ -50,9 +50,9 @@ class Continuation:
 
 
 def flat_recipe(yaml: str) -> dict[str, Any]:
-    """A resolved recipe as `section.key` and values, without the place of the run."""
+    """A resolved recipe as `section.key` and values, without the place of the run and where it goes afterwards."""
     values, _ = parse_yaml(yaml)
-    return {name: value for name, value in _flat(values) if name != "output_dir"}
+    return {name: value for name, value in _flat(values) if name.split(".")[0] not in ("output_dir", "push")}
 
 
 def enter_run(folder: RunFolder, recipe: Mapping[str, Any], allowed: Collection[str] = ()) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "check_before_training",
     "describe_plan",
     "plan_push",
+    "push_results",
     "push_run",
     "target_of",
     "write_card_of",
@@ -176,6 +177,26 @@ def push_run(run: Path, target: HubTarget, has_check: bool = True) -> Pushed:
     except HubError as error:
         error.add_note(f"The run is whole in {folder.root}. To push it later: {target.command(folder.root)}")
         raise
+
+
+def push_results(run: Path, target: HubTarget, results: Mapping[str, Any]) -> None:
+    """Pushes a run that has just been done, as `push_run` does, and says so in the log.
+
+    Args:
+        run: its folder.
+        target: where to.
+        results: of the run, for whoever catches the error.
+
+    Raises:
+        HubError: see `push_run`; it has the results.
+    """
+    try:
+        pushed = push_run(run, target)
+    except HubError as error:
+        error.results = results
+        raise
+    for line in pushed.describe().splitlines():
+        logger.info("%s", line)
 
 
 def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
