@@ -19,6 +19,7 @@ from distilbert_kd.results import SCHEMA_VERSION, render_markdown
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.scored_rows import write_scored_rows
 from distilbert_kd.storage import storage_errors, write_text
+from distilbert_kd.teacher import hub_commit
 from distilbert_kd.weights import weights_sha256
 
 
@@ -72,7 +73,7 @@ class RunRecords:
             "teacher": {
                 "model": model,
                 "revision": revision,
-                "commit": getattr(teacher.config, "_commit_hash", None),
+                "commit": hub_commit(model, revision),
                 "weights_sha256": weights_sha256(teacher),
             },
         }

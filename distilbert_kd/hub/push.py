@@ -213,7 +213,7 @@ def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
     logger.info("%s: %s", "pushed" if is_new else "nothing had changed since", info.pr_url or info.commit_url)
     if target.tag:
         _tag(api, target, commit)
-    checked = _check(folder, published, target, revision, commit) if has_check else None
+    checked = _check(folder, target, revision, commit) if has_check else None
     return Pushed(info.pr_url or info.commit_url, revision, commit, is_new, checked)
 
 
@@ -250,7 +250,7 @@ def _tag(api: HfApi, target: HubTarget, commit: str) -> None:
     logger.info("tagged %s", tag)
 
 
-def _check(folder: RunFolder, published: PublishedFolder, target: HubTarget, revision: str, commit: str) -> str:
+def _check(folder: RunFolder, target: HubTarget, revision: str, commit: str) -> str:
     """The line on what came back."""
     max_length = RunFacts.read(folder).recipe["data"]["max_length"]
     logger.info("loading it back with an empty cache")

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from distilbert_kd.errors import HubError
+from distilbert_kd.hub import push as push_module
+from distilbert_kd.hub.account import check_account
+from distilbert_kd.hub.load_back import LoadedBack
+from distilbert_kd.hub.target import HubTarget
+from distilbert_kd.run_folder import RunFolder
 from tests.hub.client import ROOT, Client, hub_environment
 from tests.hub.finished_runs import RECIPE, write_run
-from tests.hub.loopback import Hub
+from tests.hub.loopback import Blob, Hub
 
 
 PUBLISHED = {
@@ -301,16 +307,23 @@ class TestLoadBack:
         assert "largest difference of a logit 0." in answer.stdout
         assert hub.tokens_at_store == []
 
-    def test_says_that_another_model_came_back(self, client, hub, run, monkeypatch):
-        """A repository that holds other weights than the run must not be reported as pushed well."""
+    @pytest.mark.parametrize(("difference", "is_same_commit"), [(0.5, True), (float("nan"), True), (0.0, False)])
+    def test_another_model_is_no_success(self, run, monkeypatch, difference, is_same_commit):
+        """Weights of somebody else, or an older commit that a name still leads to."""
+        commit = "c" * 40
+        back = LoadedBack(commit if is_same_commit else "d" * 40, difference, 4)
+        monkeypatch.setattr(push_module, "load_back", lambda *arguments: back)
+        with pytest.raises(HubError, match="to be the student of"):
+            push_module._check(RunFolder(run), HubTarget("ada/tiny"), "main", commit)
+
+    @pytest.mark.slow
+    def test_another_model_gives_other_logits(self, client, hub, run):
+        """A comparison of a model with itself would never find that the repository holds other weights."""
         push(client, run)
         repository = hub.repositories["ada/tiny"]
         tree = repository.trees[repository.branches["main"]]
-        other = write_run(run.parent / "other")
-        weights = bytearray((other / "student/model.safetensors").read_bytes())
+        weights = bytearray(tree["model.safetensors"].content)
         weights[-8:] = b"\x00\x00\x80\x3f" * 2  # the last two numbers are 1
-        from tests.hub.loopback import Blob
-
         blob = Blob(bytes(weights), True)
         repository.objects[blob.oid] = blob.content
         repository.branches["main"] = repository.add({**tree, "model.safetensors": blob}, "of somebody else")
@@ -320,3 +333,64 @@ class TestLoadBack:
             f"print(load_back('ada/tiny', 'main', Path({str(run / 'student')!r}), 32).largest_difference)"
         )
         assert float(client.ask(code=code).stdout) > 0.01
+
+    @pytest.mark.slow
+    def test_snippet_of_the_card_runs(self, client, hub, run, tmp_path):
+        """The lines that every user copies, run as they are, with the Hub in place."""
+        assert push(client, run).exit_code == 0
+        repository = hub.repositories["ada/tiny"]
+        card = repository.trees[repository.branches["main"]]["README.md"].content.decode()
+        snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+        environment = hub_environment(hub.endpoint, tmp_path / "home")
+        done = subprocess.run([sys.executable, "-c", snippet], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert re.match(r"\[\{'label': '(positive|negative)', 'score': 0\.\d+\}\]", done.stdout), done.stdout
+
+
+class TestBeforeTraining:
+    """What `run` asks of the Hub before it trains anything."""
+
+    CODE = (
+        "from distilbert_kd.hub.push import check_before_training\n"
+        "from distilbert_kd.hub.target import HubTarget\n"
+        "check_before_training({recipe!r}, HubTarget({target}))"
+    )
+
+    def ask(self, client, target, token="hf_write", recipe=RECIPE):
+        return client.ask(code=self.CODE.format(recipe=recipe, target=target), token=token)
+
+    def test_makes_the_repository_and_the_branch(self, client, hub):
+        """Only making it shows for sure that one may; the name is taken until the training is done."""
+        answer = self.ask(client, "'ada/tiny', private=True, revision='dev'")
+        assert answer.exit_code == 0, answer.stderr
+        assert hub.repositories["ada/tiny"].is_private
+        assert hub.repositories["ada/tiny"].branches.keys() == {"main", "dev"}
+        assert hub.repositories["ada/tiny"].messages == ["initial commit"]
+
+    @pytest.mark.parametrize("token", ["hf_wrong", "hf_read", None])
+    def test_wrong_tokens_cost_seconds(self, client, hub, token):
+        """Hours of training would end in a push that can't be."""
+        answer = self.ask(client, "'ada/tiny'", token)
+        assert answer.exit_code == 1 and "HubError: Expected" in answer.stderr
+        assert hub.repositories == {}
+
+    def test_metadata_that_the_hub_refuses(self, client, hub):
+        """A licence that the Hub does not know."""
+        answer = self.ask(client, "'ada/tiny', license='wtf'")
+        assert answer.exit_code == 1 and '"license" must be one of' in answer.stderr
+        assert hub.repositories == {}
+
+    def test_offline(self, monkeypatch):
+        """A forgotten HF_HUB_OFFLINE is named, in place of a connection that failed."""
+        monkeypatch.setenv("HF_TOKEN", "hf_any")
+        with pytest.raises(HubError, match="HF_HUB_OFFLINE is set. Unset it"):
+            check_account(HubTarget("ada/tiny"))
+
+
+def test_card_passes_the_clients_own_validation(client, hub, run):
+    """`ModelCard.validate` is what others call before they copy the card."""
+    assert client.ask("card", run, "--repo", "ada/tiny").exit_code == 0
+    card = run / "student/README.md"
+    answer = client.ask(code=f"from huggingface_hub import ModelCard\nModelCard.load({str(card)!r}).validate()")
+    assert answer.exit_code == 0, answer.stderr
+    assert hub.log == ["POST /api/validate-yaml"]
