@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 SHORT = ("teacher.finetune.num_train_epochs=2", "teacher.allow_near_chance=true", "data.max_train_rows=32")
 KILLS = [name for name in FAULTS if not name.startswith(("SIG", "two SIG", "infinite"))]
 NUM_RANDOM_KILLS = 50
-#: One of each kind runs by default, all of them with the slow tests.
-QUICK = {"student, step 7", "save, before the commit", "save, in the rotation", "student's folder, before its name"}
+#: Runs by default; the others with the slow tests.
+QUICK = {"save, before the commit"}
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,7 @@ def test_a_second_signal_is_obeyed_at_once(start, tmp_path, fault, expected):
     assert status == expected, log
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_ends_the_run_and_is_not_saved(start, tmp_path):
     """Prevents weights of NaN, an exit code of 0 and a logged loss of 0.0."""
     status, log = start(tmp_path, "infinite gradient at student, step 6")
@@ -206,18 +207,17 @@ def test_something_changed_is_refused_by_its_name(start, whole, tmp_path, recipe
     assert "student: going on from" in log and outcome(tmp_path)["weights"]["student"] != whole["weights"]["student"]
 
 
-@pytest.mark.slow
-def test_two_processes_that_are_told_at_different_times_stop_together(tmp_path):
-    """Prevents a job that hangs until its time is up, because one process saves and the other goes on."""
-    launch = [
+def launch(module, *arguments, options=()):
+    """Starts a module on two processes, and gives what torchrun did."""
+    torchrun = [
         "-m",
         "torch.distributed.run",
         "--nproc_per_node=2",
         "--rdzv_backend=c10d",
         "--rdzv_endpoint=localhost:0",
     ]
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "tests.stopping_processes", str(tmp_path / "found")],
+    return subprocess.run(
+        [sys.executable, *torchrun, *options, "-m", module, *arguments],
         cwd=ROOT,
         env={
             **os.environ,
@@ -226,9 +226,32 @@ def test_two_processes_that_are_told_at_different_times_stop_together(tmp_path):
         },
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=300,
         check=False,
     )
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_started_again_by_the_launcher(recipe_file, tmp_path):
+    """Prevents `torchrun --max-restarts` from meeting a locked folder, a torn checkpoint, or another result."""
+    weights = {}
+    for name in ("live", "die"):
+        places = (f"output_dir={tmp_path / name}", f"teacher.cache_dir={tmp_path / 'cache'}")
+        arguments = [name, "run", str(recipe_file), *SHORT, *places]
+        done = launch("tests.dying_process", *arguments, options=["--max-restarts=1"])
+        assert done.returncode == 0, done.stderr
+        assert ("student: going on from" in done.stderr) == (name == "die")
+        weights[name] = [
+            hashlib.sha256((tmp_path / name / model / "model.safetensors").read_bytes()).hexdigest()
+            for model in ("teacher", "student", "control")
+        ]
+    assert weights["die"] == weights["live"]
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_told_at_different_times_stop_together(tmp_path):
+    """Prevents a job that hangs until its time is up, because one process saves and the other goes on."""
+    done = launch("tests.stopping_processes", str(tmp_path / "found"))
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"found-{i}.json").read_text("utf-8")) for i in range(2))
     for skew, found in first.items():
