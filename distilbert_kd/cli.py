@@ -73,18 +73,18 @@ def run_command(
             results = run(checked, show_bars, allow_changed or [])
         except HubError as error:
             if error.results is not None:  # only the push failed, after all else was done
-                _show_results(error.results, RunFolder(Path(checked.output_dir)))
+                _show_results(error.results, RunFolder(Path(checked.output_dir)), quiet)
             raise
         if _is_main_process():
-            _show_results(results, RunFolder(Path(checked.output_dir)))
+            _show_results(results, RunFolder(Path(checked.output_dir)), quiet)
 
 
-def _show_results(results: Mapping[str, Any], folder: RunFolder) -> None:
+def _show_results(results: Mapping[str, Any], folder: RunFolder, quiet: bool) -> None:
     from distilbert_kd.results import render_table
 
     typer.echo(render_table(results).rstrip())
-    if folder.report.is_file():
-        typer.echo(f"\nReport: {folder.report}")
+    if folder.report.is_file() and not quiet:
+        typer.echo(f"report: {folder.report}", err=True)  # the table alone is what a script reads
 
 
 @app.command("report")
@@ -97,7 +97,7 @@ def report_command(
         _configure_output(quiet=False)
         from distilbert_kd.report.writing import write_report
 
-        typer.echo(f"Report: {write_report(run, out)}")
+        typer.echo(f"report: {write_report(run, out)}")
 
 
 @app.command("compare")
@@ -112,7 +112,7 @@ def compare_command(
 
         page, text = write_comparison(runs, out)
         typer.echo(text)
-        typer.echo(f"Page: {page}")
+        typer.echo(f"page: {page}")
 
 
 @app.command("cache")
@@ -269,7 +269,8 @@ def push_command(
 ) -> None:
     """Push the student of a finished run to the Hub: one commit of model, card, recipe and results."""
     with _user_errors():
-        _configure_logging(quiet)
+        show_bars = _configure_logging(quiet)
+        _quieten_hub_client(show_bars)
         from distilbert_kd.hub.push import describe_plan, plan_push, push_run, target_of
 
         options = {"repo": repo, "private": private, "revision": revision, "tag": tag}
@@ -376,6 +377,15 @@ def _quieten_libraries(show_bars: bool) -> None:
     if not show_bars:
         datasets.disable_progress_bars()
         transformers.logging.disable_progress_bar()
+
+
+def _quieten_hub_client(show_bars: bool) -> None:
+    """What it says of unchanged files is said by us."""
+    from huggingface_hub.utils import disable_progress_bars, logging
+
+    logging.set_verbosity_error()
+    if not show_bars:
+        disable_progress_bars()
 
 
 def _is_main_process() -> bool:

@@ -120,7 +120,7 @@ class RunRecords:
         if not self.is_main:
             return
         try:
-            logger.info("report: %s", write_report(self.folder.root))
+            write_report(self.folder.root)
         except Exception as error:
             logger.warning("No report: %s. The run is whole: distilbert-kd report %s", error, self.folder.root)
 

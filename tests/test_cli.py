@@ -113,7 +113,13 @@ class TestRun:
     def test_only_the_package_speaks(self, piped):
         # Warnings of libraries that a user can't act on hide those that matter.
         starts = ("device: ", "data: ", "teacher: ", "student: ", "control: ", "evaluation: ", "run folder: ")
+        starts += ("report: ",)
         assert [line for line in piped.stderr.splitlines() if not line.startswith(starts)] == []
+
+    def test_the_last_line_is_the_report(self, piped, recipe_file):
+        # It is what is opened next; in the middle of the log nobody finds it.
+        page = recipe_file.parent / "run" / "report.html"
+        assert piped.stderr.splitlines()[-1] == f"report: {page}" and page.is_file()
 
     def test_quiet_prints_the_table_alone(self, recipe_file, tmp_path):
         # A script reads stdout and takes anything on stderr for trouble.

@@ -17,9 +17,11 @@ from distilbert_kd.errors import DataError, DivergedError, RecipeError, StorageE
 from distilbert_kd.latency import measure_latency
 from distilbert_kd.recipe import Recipe, load_recipe
 from distilbert_kd.results import render_table
+from distilbert_kd.results_schema import Results
 from distilbert_kd.trainer import DistillationTrainer
 from distilbert_kd.training import train_model
 from distilbert_kd.weights import weights_sha256
+from tests.schema_keys import unnamed
 from tests.tiny import tiny_bert, tiny_tokenizer
 from tests.tiny_runs import review_rows, save_tiny_base, write_jsonl, write_recipe
 
@@ -112,6 +114,7 @@ class TestRunFolder:
         recipe, returned = finished
         results = json.loads((Path(recipe.output_dir) / "results.json").read_text("utf-8"))
         assert results == json.loads(json.dumps(returned))
+        assert unnamed(Results.model_validate(results)) == []
         assert results["schema_version"] == 1
         assert (results["name"], results["task"], results["metric"]) == ("tiny", "tiny", "accuracy_f1")
         assert results["data"]["rows"] == {"train": 64, "validation": 24}

@@ -38,6 +38,7 @@ class Palette:
 
 #: Colours that differ for colour-blind eyes as well (Okabe and Ito 2008).
 PAPER = Palette("#1f2328", "#d8dee4", "#ffffff", "#0072b2", "#d55e00", "#009e73")
+_REM_PER_INCH = 7.4
 #: Stand-ins, put in place of which the SVG names the page's own variables.
 PAGE = Palette("#010203", "#010204", "#010205", "#010206", "#010207", "#010208")
 _VARIABLES = {
@@ -89,7 +90,7 @@ def draw(name: str, caption: str, picture: Draw, size: tuple[float, float] = _SI
     png = _save(picture, PAPER, size, format="png", dpi=160)
     metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
     svg = _save(picture, PAGE, size, format="svg", metadata=metadata).decode()
-    return Picture(name, caption, png, _for_page(svg, name))
+    return Picture(name, caption, png, _for_page(svg, name, size[0]))
 
 
 def _save(picture: Draw, palette: Palette, size: tuple[float, float], **options: Any) -> bytes:
@@ -132,11 +133,14 @@ def _style(palette: Palette) -> Iterator[None]:
         yield
 
 
-def _for_page(svg: str, name: str) -> str:
-    """The `<svg>` element alone, as wide as its place, its ids unlike those of other figures."""
+def _for_page(svg: str, name: str, width: float) -> str:
+    """The `<svg>` element alone: as wide as its place allows, text at most of the page's size, ids of its own."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    return re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", re.sub(r'height="[\d.]+pt"', "", svg, count=1), count=1)
+    style = f'style="max-width: {_REM_PER_INCH * width:.0f}rem"'
+    return re.sub(
+        r'<svg ([^>]*?)width="[^"]*"', rf"<svg {style} \1", re.sub(r'height="[\d.]+pt"', "", svg, count=1), count=1
+    )

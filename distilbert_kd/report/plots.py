@@ -47,7 +47,8 @@ def draw_all(run: FinishedRun, intervals: Mapping[str, findings.Uncertainty]) ->
         pictures["loss_terms"] = (_loss_terms(run.history["student"]), None)
     if run.scored:
         split, scored = next(iter(run.scored.items()))
-        pictures["scores"] = (_scores(results, intervals), None)
+        num_scores = sum(len(each.scores) for each in intervals.values())
+        pictures["scores"] = (_scores(results, intervals), (4.6, 0.9 + 0.35 * num_scores))
         if is_regression_metric(results["metric"]):
             pictures["student_against_teacher"] = (_numbers(scored), None)
         else:
@@ -130,6 +131,7 @@ def _score_over_steps(run: FinishedRun) -> Draw:
                     *zip(*points, strict=True), f"{_MARKERS.get(model, 's')}-", color=palette.of(model), label=model
                 )
         axes.legend()
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="step", ylabel=f"{run.results['score_name']} x 100")
         axes.grid(alpha=0.6)
 
@@ -148,6 +150,7 @@ def _loss_terms(lines: Sequence[Mapping[str, Any]]) -> Draw:
             label = "whole objective" if term == "loss" else term.removesuffix("_loss").replace("_", " ")
             axes.plot(*zip(*points, strict=True), styles[place // 4 % 4], color=colour, label=label)
         axes.legend()
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="step", ylabel="mean since the last point", ylim=(0, None))
         axes.grid(alpha=0.6)
 
@@ -243,7 +246,7 @@ def _entropy(scored: ScoredRows, temperatures: Sequence[float]) -> Draw:
         axes.axhline(limit, color=palette.ink, linewidth=1, linestyle=":")
         for temperature in temperatures[:-1]:
             axes.axvline(temperature, color=palette.student, linewidth=1)
-            axes.annotate(f"T = {temperature:g}", (temperature, 0), rotation=90, ha="right", va="bottom", fontsize=8)
+            axes.annotate(f"T = {temperature:g}", (temperature, limit * 1.07), ha="center", va="bottom", fontsize=8)
         axes.set_xscale("log")
         ticks = [each for each in (0.25, 0.5, 1, 2, 4, 8, 16, 32) if each <= grid[-1]]
         axes.set_xticks(ticks, [f"{each:g}" for each in ticks])

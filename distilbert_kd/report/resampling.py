@@ -17,6 +17,7 @@ __all__ = ["Interval", "McNemar", "bootstrap_scores", "interval_of", "mcnemar"]
 NUM_RESAMPLES = 2000
 SEED = 0
 LEVEL = 0.95
+_MAX_NUMBERS = 1_000_000  # in memory at once
 
 
 @dataclass(frozen=True)
@@ -117,22 +118,25 @@ def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> McNema
 def _resampled_numbers(
     predictions: Mapping[str, np.ndarray], labels: np.ndarray, num_resamples: int, generator: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    scores: dict[str, list[float]] = {name: [] for name in predictions}
-    for _ in range(num_resamples):
-        rows = generator.integers(len(labels), size=len(labels))
-        ranks = stats.rankdata(labels[rows])
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in predictions}
+    at_once = max(1, _MAX_NUMBERS // len(labels))
+    for start in range(0, num_resamples, at_once):
+        rows = generator.integers(len(labels), size=(min(at_once, num_resamples - start), len(labels)))
+        true = labels[rows].astype(np.float64)
+        ranks = stats.rankdata(true, axis=1)
         for name, values in predictions.items():
-            pearson = _correlation(values[rows].astype(np.float64), labels[rows].astype(np.float64))
-            spearman = _correlation(stats.rankdata(values[rows]), ranks)
-            scores[name].append((pearson + spearman) / 2)
-    return {name: np.array(values) for name, values in scores.items()}
+            said = values[rows].astype(np.float64)
+            spearman = _correlations(stats.rankdata(said, axis=1), ranks)
+            scores[name].append((_correlations(said, true) + spearman) / 2)
+    return {name: np.concatenate(values) for name, values in scores.items()}
 
 
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return 0.0
-    first, second = first - first.mean(), second - second.mean()
-    return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
+def _correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Pearson's r of each pair of rows: [R, B] and [R, B] to [R]; 0.0 where one is constant."""
+    is_constant = (np.ptp(first, axis=1) == 0) | (np.ptp(second, axis=1) == 0)
+    first, second = (each - each.mean(axis=1, keepdims=True) for each in (first, second))
+    scale = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return np.where(is_constant, 0.0, (first * second).sum(axis=1) / np.where(is_constant, 1.0, scale))
 
 
 def _accuracy(confusion: np.ndarray) -> float:

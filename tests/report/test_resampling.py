@@ -1,4 +1,4 @@
-"""Intervals and tests decide what a report dares to say; they are held against closed forms and the metrics themselves."""
+"""Intervals and tests decide what a report dares to say: closed forms and the metrics themselves are the oracles."""
 
 import math
 

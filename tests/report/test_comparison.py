@@ -1,0 +1,83 @@
+"""A comparison groups what differs by the seed alone, and nothing else."""
+
+import json
+import statistics
+
+import pytest
+
+from distilbert_kd.errors import StorageError
+from distilbert_kd.report.comparing import write_comparison
+from distilbert_kd.report.comparison import compare_runs, tables_of
+from distilbert_kd.report.run_reading import read_run
+from tests.report.fake_runs import fake_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three seeds of one setting and one run of another, the seeds out of order."""
+    root = tmp_path_factory.mktemp("compare")
+    made = [fake_run(root / f"seed{seed}", seed=seed) for seed in (3, 1, 2)]
+    return [*made, fake_run(root / "hot", seed=1, name="hot<b>", distillation={"temperature": 8.0, "alpha": 0.5})]
+
+
+def test_seeds_are_one_setting(runs):
+    """Seeds as rows of their own invite picking the best; a spread over n instead of n - 1 is too small."""
+    first, second = compare_runs([read_run(run) for run in runs])
+    assert first.seeds == (1, 2, 3) and first.runs == ("seed1", "seed2", "seed3")
+    scores = [
+        json.loads((run / "results.json").read_text("utf-8"))["models"]["student"]["splits"]["validation"]["score"]
+        for run in runs[:3]
+    ]
+    summary = first.scores["validation"]["student"]
+    assert summary.mean == pytest.approx(statistics.fmean(scores))
+    assert summary.deviation == pytest.approx(statistics.stdev(scores)) and summary.num_runs == 3
+    assert second.scores["validation"]["student"].deviation is None
+
+
+def test_the_gain_is_paired_by_seed(runs):
+    """Student and control of a seed share rows and start: the spread of their difference is what counts."""
+    first = compare_runs([read_run(run) for run in runs])[0]
+    pairs = zip(first.values["validation"]["student"], first.values["validation"]["control"], strict=True)
+    differences = [a - b for a, b in pairs]
+    assert first.gains["validation"].deviation == pytest.approx(statistics.stdev(differences))
+
+
+def test_a_setting_is_named_by_what_differs(runs):
+    """Two rows called alike leave the reader guessing; a whole recipe as a name hides the one key that matters."""
+    first, second = compare_runs([read_run(run) for run in runs])
+    assert first.name == "fake: distillation.temperature=2.0"
+    assert second.name == "hot<b>: distillation.temperature=8.0"
+
+
+def test_other_rows_are_no_comparison(tmp_path):
+    """Scores on different rows in one column look like a difference between settings."""
+    one, other = fake_run(tmp_path / "one"), fake_run(tmp_path / "other", seed=43)
+    record = json.loads((other / "environment.json").read_text("utf-8"))
+    record["data"]["sha256"]["validation"] = "1" * 64
+    (other / "environment.json").write_text(json.dumps(record), "utf-8")
+    settings = compare_runs([read_run(one), read_run(other)])
+    assert len(settings) == 2
+    assert [table.title for table in tables_of(settings)] == [
+        "fake, validation (rows 00000000)",
+        "fake, validation (rows 11111111)",
+    ]
+
+
+def test_files(runs, tmp_path):
+    """Page, text, numbers and figure come together, and names are escaped."""
+    page, text = write_comparison(runs, tmp_path / "out")
+    assert sorted(path.name for path in page.parent.iterdir()) == [
+        *("compare.html", "compare.json", "compare.md", "compare.png")
+    ]
+    html = page.read_text("utf-8")
+    assert "hot&lt;b&gt;" in html and "hot<b>" not in html and "<svg" in html
+    row = next(line for line in text.splitlines() if "temperature=2.0" in line)
+    assert row.count("±") == 4 and "| 3 | 1, 2, 3 |" in row
+    assert json.loads((tmp_path / "out" / "compare.json").read_text("utf-8"))[0]["seeds"] == [1, 2, 3]
+
+
+def test_a_folder_that_is_no_run_is_named(runs, tmp_path):
+    """One wrong path among many must be told by name, before anything is written."""
+    with pytest.raises(StorageError, match="nonesuch"):
+        write_comparison([*runs, tmp_path / "nonesuch"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
