@@ -205,12 +205,13 @@ def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
     published = build_published(folder, target, lambda name: is_on_hub(api, name))
     prepare_repository(target, api)
     before = None if target.create_pr else _head(api, target)
+    num_bytes = sum(published.sizes.values())
+    logger.info("push: %d files, %.1f MB, to %s", len(published.sizes), num_bytes / 1e6, target.repo)
     with hub_errors(f"to upload the student to {target.repo}"):
         info = _commit(api, published, target, folder)
     revision = info.pr_revision or target.tag or target.revision or constants.DEFAULT_REVISION
     commit = info.oid
     is_new = commit != before
-    logger.info("%s: %s", "pushed" if is_new else "nothing had changed since", info.pr_url or info.commit_url)
     if target.tag:
         _tag(api, target, commit)
     checked = _check(folder, target, revision, commit) if has_check else None
@@ -246,14 +247,15 @@ def _tag(api: HfApi, target: HubTarget, commit: str) -> None:
                 f"Expected the tag {tag} of {target.repo} to be free, got one at {tags[tag][:8]}. The student was "
                 f"pushed as {commit[:8]}; a tag is never moved: choose another."
             )
-        api.create_tag(target.repo, tag=tag, revision=commit, exist_ok=True)
-    logger.info("tagged %s", tag)
+        if tag not in tags:
+            api.create_tag(target.repo, tag=tag, revision=commit)
+            logger.info("push: tagged %s as %s", commit[:8], tag)
 
 
 def _check(folder: RunFolder, target: HubTarget, revision: str, commit: str) -> str:
     """The line on what came back."""
     max_length = RunFacts.read(folder).recipe["data"]["max_length"]
-    logger.info("loading it back with an empty cache")
+    logger.info("push: loading it back with an empty cache")
     back = load_back(target.repo, revision, folder.student, max_length)
     if back.commit != commit or not back.largest_difference <= _TOLERANCE:
         raise HubError(
