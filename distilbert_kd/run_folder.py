@@ -119,6 +119,11 @@ class RunFolder:
         """Files that `predict` writes."""
         return self.root / "predictions"
 
+    @property
+    def published(self) -> Path:
+        """What a push sends, as it is sent; made anew by each."""
+        return self.root / "hub"
+
     def make(self) -> "RunFolder":
         """Make the folder and check that it can be written.
 

@@ -81,10 +81,10 @@ class RunFacts:
         if not isinstance(recipe, Mapping) or "teacher" not in recipe:
             raise _unreadable(folder.recipe, "; ".join(problems) or "no recipe")
         planned = cls.planned(recipe)
-        environment, report = _json(folder.environment), folder.root / "report.json"
+        environment, report = _json(folder.environment), folder.report_numbers
         history = _json(folder.history).get("student", []) if folder.history.is_file() else []
         places = {text: _last_part(text) for text in _texts(recipe) if _is_absolute(text)}
-        pictures = (path.relative_to(folder.root).as_posix() for path in folder.root.glob("plots/*.png"))
+        pictures = (path.relative_to(folder.root).as_posix() for path in folder.plots.glob("*.png"))
         return cls(
             recipe=planned.recipe,
             results=_without_places(_json(folder.results), places),

@@ -77,7 +77,7 @@ def build_published(
         HubError: a file holds what looks like a token of the Hub.
         StorageError: a record can't be read, or the folder can't be written.
     """
-    facts, root = RunFacts.read(folder).known_to(is_known), folder.root / "hub"
+    facts, root = RunFacts.read(folder).known_to(is_known), folder.published
     card = str(make_card(facts, target.repo, target.tag or target.revision, target.license, target.language))
     write_text(folder.student / "README.md", card)
     with storage_errors(root):

@@ -1,5 +1,6 @@
 """The push, by the command line and the unmodified client, against a Hub on this machine that is strict."""
 
+import json
 import re
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from distilbert_kd.errors import HubError
+from distilbert_kd.hub import load_back as load_back_module
 from distilbert_kd.hub import push as push_module
 from distilbert_kd.hub.account import check_account
 from distilbert_kd.hub.load_back import LoadedBack
@@ -51,8 +53,14 @@ def hub(loopback):
 
 
 @pytest.fixture(scope="module")
-def client(loopback, tmp_path_factory):
-    with Client(hub_environment(loopback.endpoint, tmp_path_factory.mktemp("home"))) as client:
+def home(tmp_path_factory) -> Path:
+    """HF_HOME of the user."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def client(loopback, home):
+    with Client(hub_environment(loopback.endpoint, home)) as client:
         yield client
 
 
@@ -380,11 +388,50 @@ class TestBeforeTraining:
         assert answer.exit_code == 1 and '"license" must be one of' in answer.stderr
         assert hub.repositories == {}
 
+    def test_hub_that_can_not_be_reached(self, client):
+        """No network is no reason for a traceback of four libraries."""
+        code = (
+            "from huggingface_hub import HfApi\nfrom distilbert_kd.hub.account import check_account\n"
+            "from distilbert_kd.hub.target import HubTarget\n"
+            "check_account(HubTarget('ada/tiny'), HfApi(endpoint='http://127.0.0.1:9'))"
+        )
+        answer = client.ask(code=code)
+        assert re.search(
+            r"HubError: Expected to reach http\S+, got: .*Check the connection, and try again", answer.stderr
+        )
+
     def test_offline(self, monkeypatch):
         """A forgotten HF_HUB_OFFLINE is named, in place of a connection that failed."""
         monkeypatch.setenv("HF_TOKEN", "hf_any")
         with pytest.raises(HubError, match="HF_HUB_OFFLINE is set. Unset it"):
             check_account(HubTarget("ada/tiny"))
+
+
+def test_stored_login_is_enough(client, hub, run, home):
+    """`hf auth login` keeps the token in HF_HOME; who has done that needs no variable."""
+    (home / "token").write_text("hf_write")
+    try:
+        assert push(client, run, token=None).exit_code == 0
+    finally:
+        (home / "token").unlink()
+
+
+def test_token_reaches_the_fresh_process_by_its_environment(monkeypatch, tmp_path):
+    """Its HF_HOME is empty, so the stored login is not there; on the command line everybody could read the token."""
+    seen = {}
+
+    def record(command, env, input, **options):
+        seen.update(command=command, env=env, input=input, files=list(Path(env["HF_HOME"]).iterdir()))
+        answer = {"commit": "c" * 40, "largest_difference": 0.0, "num_texts": 4}
+        return subprocess.CompletedProcess(command, 0, f"noise\ndistilbert_kd:{json.dumps(answer)}\n", "")
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(load_back_module, "get_token", lambda: "hf_secret")
+    monkeypatch.setattr(subprocess, "run", record)
+    assert load_back_module.load_back("ada/tiny", "main", tmp_path, 32).num_texts == 4
+    assert seen["env"]["HF_TOKEN"] == "hf_secret" and "HF_HUB_CACHE" not in seen["env"]
+    assert seen["files"] == [] and not Path(seen["env"]["HF_HOME"]).exists()
+    assert "hf_secret" not in " ".join(seen["command"]) + seen["input"]
 
 
 def test_card_passes_the_clients_own_validation(client, hub, run):

@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from distilbert_kd import cli, pipeline
-from distilbert_kd.errors import HubError
+from distilbert_kd.errors import HubError, RecipeError
 from distilbert_kd.hub import push as push_module
 from distilbert_kd.latency import measure_latency
 from distilbert_kd.recipe import load_recipe
+from distilbert_kd.resuming import flat_recipe
 from tests.hub.client import ROOT, hub_environment
 from tests.hub.loopback import Hub
 from tests.tiny import tiny_bert, tiny_tokenizer
@@ -103,3 +104,24 @@ def test_whole_way_from_recipe_to_hub(recipe_file, tmp_path):
 def test_environment_of_these_tests_has_no_token():
     """A token of the developer must never travel, not even to a Hub on this machine."""
     assert not {name for name in os.environ if name.startswith("HF_") and "TOKEN" in name}
+
+
+def test_push_may_differ_when_a_run_goes_on(recipe_file):
+    """A wrong repository is no reason to train again from the start."""
+    recipe = load_recipe(recipe_file)
+    other = load_recipe(recipe_file, ["push.repo=ada/other", "push.private=true"])
+    assert flat_recipe(recipe.to_yaml()) == flat_recipe(other.to_yaml())
+    assert other.push.repo == "ada/other"
+
+
+def test_push_of_a_recipe_can_be_taken_out(recipe_file):
+    """`push=null` runs somebody else's recipe without pushing to their repository."""
+    assert load_recipe(recipe_file, ["push=null"]).push is None
+
+
+def test_errors_of_push_come_with_those_of_other_sections(recipe_file):
+    """One message names every error of a recipe."""
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_file, ["push.repo=nope", "push.privat=true", "distillation.alpha=7"])
+    for line in ("push.repo: expected owner/name", "did you mean push.private?", "distillation.alpha: expected"):
+        assert line in str(caught.value)
