@@ -157,15 +157,17 @@ def test_what_is_not_finite_ends_the_run_and_is_not_saved(start, tmp_path):
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_random_again_and_again(start, timed, whole, tmp_path):
     """Prevents a moment that nobody thought of from costing or changing a run."""
-    moments, num_kills, num_runs = random.Random(0), 0, 0
+    moments, num_kills, num_runs, longest = random.Random(0), 0, 0, timed["seconds"]
     while num_kills < NUM_RANDOM_KILLS:
         folder = tmp_path / str(num_runs)
         num_runs += 1
         while True:
             # A start takes a while before it trains; a run that is only killed in it would never end.
-            seconds = moments.uniform(0.2, 1.0) * timed["seconds"]
+            seconds = moments.uniform(0.3, 0.9) * longest
+            begin = time.monotonic()
             status, log = start(folder, kill_after_s=seconds if num_kills < NUM_RANDOM_KILLS else None)
             if status == 0:
+                longest = min(longest, time.monotonic() - begin)  # the machine is less busy than it was
                 break
             assert status == -9, log
             num_kills += 1
