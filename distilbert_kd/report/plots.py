@@ -71,6 +71,11 @@ def temperatures_of(results: Mapping[str, Any]) -> list[float]:
     return sorted({1.0, *map(float, own), max(2 * max(own), 4.0)})
 
 
+def _score_name(results: Mapping[str, Any]) -> str:
+    """The name, where it fits beside an axis."""
+    return results["score_name"] if len(results["score_name"]) <= 20 else "score"
+
+
 def _layers(results: Mapping[str, Any]) -> Draw:
     kept: Sequence[int] = results["student"]["layers"]
     num_layers = results["models"]["teacher"]["num_layers"]
@@ -115,7 +120,7 @@ def _speed(results: Mapping[str, Any]) -> Draw:
         axes.set_xlim(left=0)
         axes.legend()
         axes.set(
-            xlabel=f"milliseconds per example, batch {batch_size}", ylabel=f"{results['score_name']} x 100, {split}"
+            xlabel=f"milliseconds per example, batch {batch_size}", ylabel=f"{_score_name(results)} x 100, {split}"
         )
         axes.grid(alpha=0.6)
 
@@ -132,7 +137,7 @@ def _score_over_steps(run: FinishedRun) -> Draw:
                 )
         axes.legend()
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set(xlabel="step", ylabel=f"{run.results['score_name']} x 100")
+        axes.set(xlabel="step", ylabel=f"{_score_name(run.results)} x 100")
         axes.grid(alpha=0.6)
 
     return picture
@@ -169,7 +174,7 @@ def _scores(results: Mapping[str, Any], intervals: Mapping[str, findings.Uncerta
         axes.set_yticks(range(len(places)), places)
         axes.invert_yaxis()
         axes.margins(y=0.12)
-        axes.set(xlabel=f"{results['score_name']} x 100, with 95 % interval")
+        axes.set(xlabel=f"{_score_name(results)} x 100, with 95 % interval")
         axes.grid(axis="x", alpha=0.6)
 
     return picture
@@ -246,7 +251,7 @@ def _entropy(scored: ScoredRows, temperatures: Sequence[float]) -> Draw:
         axes.axhline(limit, color=palette.ink, linewidth=1, linestyle=":")
         for temperature in temperatures[:-1]:
             axes.axvline(temperature, color=palette.student, linewidth=1)
-            axes.annotate(f"T = {temperature:g}", (temperature, limit * 1.07), ha="center", va="bottom", fontsize=8)
+            axes.text(temperature, limit * 1.07, f"T = {temperature:g}", ha="center", va="bottom", fontsize=8)
         axes.set_xscale("log")
         ticks = [each for each in (0.25, 0.5, 1, 2, 4, 8, 16, 32) if each <= grid[-1]]
         axes.set_xticks(ticks, [f"{each:g}" for each in ticks])
