@@ -263,9 +263,7 @@ def _projection_name(signal: Signal) -> str:
     return "embeddings" if signal.layer == EMBEDDINGS else f"layer_{signal.layer}"
 
 
-def _new_projections(
-    student: PreTrainedModel, teacher: PreTrainedModel, signals: set[Signal]
-) -> nn.ModuleDict | None:
+def _new_projections(student: PreTrainedModel, teacher: PreTrainedModel, signals: set[Signal]) -> nn.ModuleDict | None:
     widths = student.config.hidden_size, teacher.config.hidden_size
     hidden = sorted({signal.layer for signal in signals if signal.name == "hidden_states"})
     if widths[0] == widths[1] or not hidden:

@@ -57,7 +57,7 @@ def test_a_model_gets_the_columns_that_it_takes():
 
 
 def test_two_models_that_read_the_same_rows_get_what_either_takes():
-    """Prevents a student without token types because its online teacher has none, and rows too long for one of them."""
+    """Prevents a student without token types because its online teacher has none, and rows that are too long."""
     distilbert = DistilBertForSequenceClassification(
         DistilBertConfig(vocab_size=len(VOCABULARY), dim=16, n_heads=2, n_layers=1, hidden_dim=16)
     )
