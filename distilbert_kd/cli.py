@@ -381,7 +381,8 @@ def _quieten_libraries(show_bars: bool) -> None:
 
 def _quieten_hub_client(show_bars: bool) -> None:
     """What it says of unchanged files is said by us."""
-    from huggingface_hub.utils import disable_progress_bars, logging
+    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     logging.set_verbosity_error()
     if not show_bars:

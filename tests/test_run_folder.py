@@ -49,6 +49,7 @@ def test_file_names():
         "predictions": "predictions",
         "progress": "progress.json",
         "lock": ".lock",
+        "published": "hub",
     } == {
         name: str(getattr(folder, name).relative_to("r"))
         for name, member in vars(RunFolder).items()

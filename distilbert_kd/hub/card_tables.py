@@ -7,6 +7,7 @@ from typing import Any
 
 from distilbert_kd.hub.facts import RunFacts
 from distilbert_kd.hub.markdown import escaped, table
+from distilbert_kd.hub.metadata import metric_name
 from distilbert_kd.metrics import is_regression_metric
 
 
@@ -112,9 +113,11 @@ def evaluation_lines(facts: RunFacts, data: str) -> list[str]:
     Returns:
         Paragraphs.
     """
-    lines = []
+    lines, metric = [], facts.results["metric"]
     for split, scored in facts.results["models"]["student"]["splits"].items():
-        values = ", ".join(f"{escaped(name)} {value:.4f}" for name, value in scored["metrics"].items())
+        values = ", ".join(
+            f"{escaped(metric_name(name, metric))} {value:.4f}" for name, value in scored["metrics"].items()
+        )
         line = f"- {escaped(split)}, {scored['num_rows']:,} rows: {values}"
         interval = _reported(facts, split).get("scores", {}).get("student")
         if interval:

@@ -10,13 +10,14 @@ from typing import Any, Self
 
 from distilbert_kd.errors import StorageError
 from distilbert_kd.plain_yaml import parse_yaml
-from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.run_folder import PLOTS, RunFolder
 from distilbert_kd.storage import reason_of
 
 
 __all__ = ["RunFacts", "is_hub_id"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
+_PLACES = {name: place for place, name in enumerate(PLOTS)}
 _PATH_IN_TEXT = re.compile(r"(?<![\w:./~\\-])(?:~?/|[A-Za-z]:[\\/])(?:[^\s/\\:]+[\\/])*(?=[^\s/\\])")
 
 
@@ -94,7 +95,7 @@ class RunFacts:
             report=_json(report) if report.is_file() else {},
             teacher_id=planned.teacher_id,
             base_id=planned.base_id,
-            plots=tuple(sorted(pictures)),
+            plots=tuple(sorted(pictures, key=lambda place: (_PLACES.get(Path(place).stem, len(_PLACES)), place))),
             push=planned.push,
         )
 

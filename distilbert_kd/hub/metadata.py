@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from distilbert_kd.hub.facts import RunFacts, is_hub_id
 
 
-__all__ = ["METRIC_IDS", "card_metadata", "dataset_id"]
+__all__ = ["METRIC_IDS", "card_metadata", "dataset_id", "metric_name"]
 
 #: Names in `results.json` to those of https://huggingface.co/metrics.
 METRIC_IDS = {
@@ -100,7 +100,7 @@ def _eval_results(facts: RunFacts, dataset: str | None) -> list[EvalResult]:
             **source,
             dataset_split=split,
             metric_type=METRIC_IDS.get(key, key),
-            metric_name=_metric_name(key, metric),
+            metric_name=metric_name(key, metric),
             metric_value=value,
         )
         for split, scored in facts.results["models"]["student"]["splits"].items()
@@ -108,6 +108,7 @@ def _eval_results(facts: RunFacts, dataset: str | None) -> list[EvalResult]:
     ]
 
 
-def _metric_name(key: str, metric: str) -> str:
+def metric_name(key: str, metric: str) -> str:
+    """A metric of `results.json` in words; F1 of two or more classes of one's own is the mean over them."""
     name = _METRIC_NAMES.get(key, key)
     return f"macro {name}" if key == "f1" and metric == "accuracy_f1" else name
