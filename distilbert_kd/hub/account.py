@@ -20,7 +20,7 @@ from distilbert_kd.errors import HubError
 from distilbert_kd.hub.target import HubTarget
 
 
-__all__ = ["check_account", "check_card", "hub_errors", "is_on_hub", "prepare_repository"]
+__all__ = ["check_account", "check_card", "check_tag_is_free", "hub_errors", "is_on_hub", "prepare_repository"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +77,34 @@ def check_account(target: HubTarget, api: HfApi | None = None) -> None:
     if _is_private(api, target) is None:
         _refuse_foreign_owner(target, account)
         return
-    with hub_errors(f"to be allowed to write to {target.repo} as {account['name']}", _GET_TOKEN):
-        api.auth_check(target.repo, write=True)
+    if not target.create_pr:  # which whoever can read may open
+        with hub_errors(f"to be allowed to write to {target.repo} as {account['name']}", _GET_TOKEN):
+            api.auth_check(target.repo, write=True)
     if target.private and not _is_private(api, target):
         raise HubError(
             f"Expected {target.repo} to be private, as asked, got a public repository that exists already. Nothing "
             "was sent. Make it private in its settings, choose another name, or leave out private."
+        )
+
+
+def check_tag_is_free(target: HubTarget) -> None:
+    """A tag that is there already would be found only when the student is pushed.
+
+    Args:
+        target: where to push.
+
+    Raises:
+        HubError: the repository has the tag.
+    """
+    api = HfApi()
+    if target.tag is None or _is_private(api, target) is None:
+        return
+    with hub_errors(f"to look at the tags of {target.repo}"):
+        names = [tag.name for tag in api.list_repo_refs(target.repo).tags]
+    if target.tag in names:
+        raise HubError(
+            f"Expected the tag {target.tag} of {target.repo} to be free, got one that is there; a tag is never moved. "
+            "Set push.tag to another."
         )
 
 

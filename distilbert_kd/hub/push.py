@@ -13,7 +13,14 @@ from typing import Any
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants
 
 from distilbert_kd.errors import HubError
-from distilbert_kd.hub.account import check_account, check_card, hub_errors, is_on_hub, prepare_repository
+from distilbert_kd.hub.account import (
+    check_account,
+    check_card,
+    check_tag_is_free,
+    hub_errors,
+    is_on_hub,
+    prepare_repository,
+)
 from distilbert_kd.hub.card import planned_card, write_card
 from distilbert_kd.hub.facts import RunFacts
 from distilbert_kd.hub.load_back import load_back
@@ -91,6 +98,7 @@ def check_before_training(recipe: Mapping[str, Any], target: HubTarget) -> None:
         HubError: the push would fail.
     """
     check_account(target)
+    check_tag_is_free(target)
     check_card(planned_card(recipe, target))
     prepare_repository(target)
     logger.info("push: %s can be written", target.repo)

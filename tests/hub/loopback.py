@@ -268,9 +268,10 @@ class _HubRequest(_Request):
         self.hub.create(name, asked.get("visibility") == "private")
         self.reply(200, {"url": url, "name": name})
 
-    def need_write(self, name: str) -> None:
+    def need_write(self, name: str, is_request: bool = False) -> None:
+        """Who may read may also open a pull request, with a token that may write."""
         account, role = self.account or ("", "")
-        if role != "write" or name.split("/")[0] not in {account, "lab"}:
+        if role != "write" or not (is_request or name.split("/")[0] in {account, "lab"}):
             raise _Refused(403, "", "Forbidden: you don't have the required permissions (write)")
 
     def validate(self, text: str) -> None:
@@ -289,7 +290,7 @@ class _HubRequest(_Request):
         self.name, self.repository = name, repository
         action, _, rest = rest.partition("/")
         if self.command == "POST" or action == "auth-check":
-            self.need_write(name)
+            self.need_write(name, action == "info" or self.query.get("create_pr") == ["1"])
         handler = getattr(self, "do_" + action.replace("-", "_"), None) if action else self.info
         if handler is None:
             raise _Refused(404, "", "no such endpoint")

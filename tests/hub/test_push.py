@@ -160,13 +160,13 @@ class TestPush:
 
     def test_pull_request_leaves_main_alone(self, client, hub, run):
         """Who asks for a review must not publish."""
-        hub.create("lab/tiny")
-        answer = push(client, run, "--create-pr", repo="lab/tiny")
+        hub.create("bob/tiny")  # where only Bob may write
+        answer = push(client, run, "--create-pr", repo="bob/tiny")
         assert answer.exit_code == 0, answer
-        repository = hub.repositories["lab/tiny"]
+        repository = hub.repositories["bob/tiny"]
         assert repository.trees[repository.branches["main"]].keys() == {".gitattributes"}
         assert repository.trees[repository.requests["refs/pr/1"]].keys() == PUBLISHED
-        assert f"{hub.endpoint}/lab/tiny/discussions/1" in answer.stdout
+        assert f"{hub.endpoint}/bob/tiny/discussions/1" in answer.stdout
 
     def test_dry_run_shows_all_and_sends_nothing(self, client, hub, run):
         """Who wants to look first must not have published by looking."""
@@ -381,6 +381,14 @@ class TestBeforeTraining:
         answer = self.ask(client, "'ada/tiny'", token)
         assert answer.exit_code == 1 and "HubError: Expected" in answer.stderr
         assert hub.repositories == {}
+
+    def test_tag_that_is_taken(self, client, hub):
+        """It would be found after the training, when the student is pushed and can't be tagged."""
+        repository = hub.create("ada/tiny")
+        repository.tags["v1"] = repository.branches["main"]
+        answer = self.ask(client, "'ada/tiny', tag='v1'")
+        assert answer.exit_code == 1 and "Expected the tag v1 of ada/tiny to be free" in answer.stderr
+        assert self.ask(client, "'ada/tiny', tag='v2'").exit_code == 0
 
     def test_metadata_that_the_hub_refuses(self, client, hub):
         """A licence that the Hub does not know."""
