@@ -12,6 +12,7 @@ from distilbert_kd import pipeline
 from distilbert_kd.errors import DataError, StorageError, TeacherError
 from distilbert_kd.finished_run import evaluate_run, predict_with
 from distilbert_kd.recipe import load_recipe
+from distilbert_kd.scored_rows import read_scored_rows
 from tests.tiny_runs import review_rows, save_tiny_base, write_jsonl, write_recipe
 
 
@@ -73,6 +74,15 @@ class TestEvaluate:
         before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
         evaluate_run(finished)
         assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+    def test_gives_an_older_run_its_scored_rows(self, finished, tmp_path):
+        # Without them the report of a run of an earlier version has no interval; others would be no record of the run.
+        older = shutil.copytree(finished, tmp_path / "older", ignore=shutil.ignore_patterns("scored"))
+        evaluate_run(older)
+        rows, expected = (read_scored_rows(run / "scored")["validation"] for run in (older, finished))
+        assert rows.texts == expected.texts and rows.label_names == ("negative", "positive")
+        for name in ("teacher", "student", "control"):
+            torch.testing.assert_close(torch.tensor(rows.logits[name]), torch.tensor(expected.logits[name]))
 
     def test_a_teacher_from_elsewhere(self, external):
         results = evaluate_run(external)

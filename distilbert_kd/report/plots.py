@@ -136,11 +136,18 @@ def _score_over_steps(run: FinishedRun) -> Draw:
                     *zip(*points, strict=True), f"{_MARKERS.get(model, 's')}-", color=palette.of(model), label=model
                 )
         axes.legend()
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _count_steps(axes)
         axes.set(xlabel="step", ylabel=f"{_score_name(run.results)} x 100")
         axes.grid(alpha=0.6)
 
     return picture
+
+
+def _count_steps(axes: "Axes") -> None:
+    """There is no half step."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
 
 
 def _loss_terms(lines: Sequence[Mapping[str, Any]]) -> Draw:
@@ -155,7 +162,7 @@ def _loss_terms(lines: Sequence[Mapping[str, Any]]) -> Draw:
             label = "whole objective" if term == "loss" else term.removesuffix("_loss").replace("_", " ")
             axes.plot(*zip(*points, strict=True), styles[place // 4 % 4], color=colour, label=label)
         axes.legend()
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _count_steps(axes)
         axes.set(xlabel="step", ylabel="mean since the last point", ylim=(0, None))
         axes.grid(alpha=0.6)
 
