@@ -13,8 +13,9 @@ import typer
 
 from distilbert_kd import __version__
 from distilbert_kd.errors import DistillationError, HubError, StoppedError, StorageError
-from distilbert_kd.pretraining.recipe import load_pretraining_recipe
-from distilbert_kd.recipe import load_recipe
+from distilbert_kd.pretraining.recipe import PretrainingRecipe, load_pretraining_recipe
+from distilbert_kd.recipe import Recipe, load_recipe
+from distilbert_kd.recipe_file import OtherKindError
 from distilbert_kd.run_folder import RunFolder
 
 
@@ -173,7 +174,11 @@ def pretrain_command(
 def validate_command(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Read and check a recipe, and print it with every default filled in. Nothing is loaded."""
     with _user_errors():
-        checked = load_recipe(recipe, overrides or [])
+        checked: Recipe | PretrainingRecipe
+        try:
+            checked = load_recipe(recipe, overrides or [])
+        except OtherKindError:
+            checked = load_pretraining_recipe(recipe, overrides or [])
         typer.echo(checked.to_yaml().rstrip())
         typer.echo(f"{recipe} is a valid recipe.", err=True)
 

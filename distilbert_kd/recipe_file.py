@@ -19,7 +19,7 @@ from distilbert_kd.recipe_messages import error_lines
 from distilbert_kd.training_arguments import check_training_arguments, shown
 
 
-__all__ = ["NAME", "PathText", "Section", "Text", "checked_training_arguments", "read_recipe"]
+__all__ = ["NAME", "OtherKindError", "PathText", "Section", "Text", "checked_training_arguments", "read_recipe"]
 
 #: The pattern of a run's name.
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
@@ -44,6 +44,13 @@ class Section(BaseModel):
     def _rules(given: Mapping[str, Any]) -> list[str]:
         return []
 
+
+class OtherKindError(RecipeError):
+    """The file is a recipe, but one of another command."""
+
+
+#: The section that only one kind of recipe has, and the command that reads it.
+_COMMANDS = {"data": "run", "text": "pretrain"}
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Section)
 
@@ -81,8 +88,10 @@ def read_recipe(path: Path, overrides: Sequence[str], kind: type[AnyRecipe], doc
 
     Raises:
         RecipeError: the file can't be read, or the recipe or an override is wrong. One message names every error.
+        OtherKindError: it is a recipe of another kind.
     """
     values, problems = _read(path, kind, documented_in)
+    _refuse_other_kind(path, values, kind)
     for override in overrides:
         problems += _apply(values, override)
     stem = Path(path).stem
@@ -145,6 +154,15 @@ def _read(path: Path, kind: type[Section], documented_in: str) -> tuple[dict[str
             f"Expected a recipe with sections ({sections}, ...) in {path}, got {got}. See {documented_in}."
         )
     return values, problems
+
+
+def _refuse_other_kind(path: Path, values: Mapping[str, Any], kind: type[Section]) -> None:
+    (own,) = _COMMANDS.keys() & kind.model_fields.keys() or {""}
+    for other in [] if not own or own in values else _COMMANDS.keys() & values.keys():
+        raise OtherKindError(
+            f"Expected a recipe with a section {own} in {path}, got one with {other}: that is a recipe for "
+            f"`distilbert-kd {_COMMANDS[other]}`, which `validate` reads, too."
+        )
 
 
 def _apply(values: dict[str, Any], override: str) -> list[str]:

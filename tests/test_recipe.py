@@ -11,9 +11,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from distilbert_kd.cli import app
 from distilbert_kd.errors import RecipeError
 from distilbert_kd.plain_yaml import dump_yaml, parse_yaml
+from distilbert_kd.pretraining.recipe import load_pretraining_recipe
 from distilbert_kd.recipe import Recipe, load_recipe, recipe_schema
 from distilbert_kd.recipe_messages import valid_paths
 
@@ -410,6 +413,30 @@ class TestTerms:
         """Paths with the names of pydantic's branches in them are no paths of a recipe."""
         with pytest.raises(RecipeError, match=message):
             load(TASK, f"distillation.terms={terms}")
+
+
+class TestOtherKinds:
+    TEXT = "text: {files: [a.txt]}\nteacher: {model: m}\n"
+
+    def test_a_recipe_of_another_command_is_named_as_such(self, load, tmp_path):
+        """A shipped recipe was called broken, with advice that would have broken it."""
+        with pytest.raises(RecipeError, match="`distilbert-kd pretrain`"):
+            load(self.TEXT)
+        (tmp_path / "task.yaml").write_text(TASK, encoding="utf-8")
+        with pytest.raises(RecipeError, match="`distilbert-kd run`"):
+            load_pretraining_recipe(tmp_path / "task.yaml")
+
+    def test_both_sections_are_an_unknown_key(self, load):
+        """A recipe with a stray section would be sent to the wrong command."""
+        with pytest.raises(RecipeError, match="text: .* unknown key"):
+            load(TASK + "text: {files: [a.txt]}\n")
+
+    def test_validate_reads_either(self, tmp_path):
+        """There was no way to check a recipe of pretraining before hours of text were read."""
+        (tmp_path / "general.yaml").write_text(self.TEXT, encoding="utf-8")
+        result = CliRunner().invoke(app, ["validate", str(tmp_path / "general.yaml")])
+        assert result.exit_code == 0
+        assert "soft_targets: 5.0" in result.stdout
 
 
 class TestMessages:
