@@ -217,7 +217,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
             number(row["times_textbrewer_best"], ".2f"),
             number(row["of_limit"], ".2f"),
             f"{row['peak_memory_mb']:.0f}",
-            f"{100 * row['dev_score']:.1f} ± {100 * row['dev_score_error']:.1f}",
+            f"{100 * row['dev_score']:.1f}" + (f" ± {100 * row['dev_score_error']:.1f}" if row["rounds"] > 1 else ""),
         ]
         for row in rows
     ]

@@ -107,8 +107,8 @@ def _notes(record: Mapping[str, Any], unit: str) -> list[str]:
         f"Ranked by {unit} after distillation: how far from the teacher, 0 is the teacher itself. Measured on "
         f"{rows['held-out']:,} training rows that were held out, {seen}. No row of the splits that a run reports was "
         "looked at.",
-        f"Distilled: epochs {record['num_epochs']:g}, on {rows['sample']:,} training rows; {spread}. Cut: before any "
-        "training.",
+        f"Distilled: epochs {record['num_epochs']:g} ({record['num_steps']} steps), on {rows['sample']:,} training "
+        f"rows; {spread}. Cut: before any training.",
         f"Importance, and with it the maps importance and backward, come from {rows['importance']:,} rows of that "
         "sample.",
         f"Score: {record['score_name']} in %; the teacher's is {100 * record['teacher_score']:.1f} on the held-out "

@@ -27,6 +27,7 @@ from distilbert_kd.hardware import describe_device
 from distilbert_kd.layer_search import LayerSearch, measure_on, search_layers
 from distilbert_kd.layer_search_report import write_report
 from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric, labelled
+from distilbert_kd.plan import num_training_steps
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe_parts import (
     cache_dir_of,
@@ -56,6 +57,9 @@ HELD_OUT = "held-out"
 
 #: The share of a short distillation that replaces a warm-up given in steps.
 _WARMUP = 0.1
+
+#: Of a distillation that says anything; with a warm-up the first steps move nothing.
+_MIN_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,13 @@ def run_layer_search(
     logger.info("device: %s", describe_device(prediction))
 
     data = hold_out(load_task(recipe.data, recipe.name), size.num_held_out, recipe.seed)
+    num_steps = num_training_steps(distillations[seeds[0]], min(size.num_rows, len(data.train)))
+    if num_steps < _MIN_STEPS:
+        raise RecipeError(
+            f"Expected short distillations of at least {_MIN_STEPS} steps, got {num_steps}: after so few the maps "
+            "stand where they started. Give more --rows or --epochs, or a smaller "
+            "training.per_device_train_batch_size."
+        )
     teacher, _ = readers_of(recipe, data)
     num_layers = len(resolve_layers(count_layers(teacher.model), recipe.student.num_layers, recipe.student.layers))
     check_architecture(teacher, data, recipe)
@@ -180,6 +191,7 @@ def run_layer_search(
         "is_regression": is_regression_metric(metric),
         "rows": {"sample": len(sample.rows.train), "importance": len(choosing), HELD_OUT: len(judging)},
         "num_epochs": size.num_epochs,
+        "num_steps": num_steps,
         "seeds": seeds,
         "seconds": round(time.perf_counter() - start, 1),
         "caveats": caveats,

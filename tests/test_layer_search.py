@@ -344,6 +344,12 @@ class TestCommand:
             run_layer_search(recipe, SearchSize(), tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
+    def test_distillations_of_a_step_or_two_are_refused(self, first_search, tmp_path):
+        """Prevents a table of "distilled" maps that have not moved: a warm-up begins at no learning rate."""
+        _, folder = first_search
+        with pytest.raises(RecipeError, match="at least 4 steps, got 2"):
+            run_layer_search(load_recipe(folder / "recipe.yaml"), SearchSize(16, 16), tmp_path / "out")
+
     def test_a_folder_in_use_is_refused(self, first_search):
         """Prevents the loss of findings."""
         _, folder = first_search

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from distilbert_kd.errors import DataError
 from distilbert_kd.report.content import Table
 from distilbert_kd.report.run_reading import FinishedRun
 from distilbert_kd.results import arms_of, unit_of
@@ -65,10 +66,22 @@ def compare_runs(runs: Sequence[FinishedRun]) -> list[Setting]:
 
     Returns:
         One record for each setting.
+
+    Raises:
+        DataError: two runs of one setting have the same seed.
     """
     groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
         groups.setdefault(_key(run), []).append(run)
+    for group in groups.values():
+        seeds = [run.results["seed"] for run in group]
+        twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+        if twice is not None:
+            names = " and ".join(run.folder.root.name for run in group if run.results["seed"] == twice)
+            raise DataError(
+                f"Expected runs that differ, got {names} of one recipe and one seed, {twice}: a run that is counted "
+                "twice has no spread. Leave one out, or run it with another seed."
+            )
     flat = [_flat(_recipe(group[0])) for group in groups.values()]
     keys = dict.fromkeys(key for each in flat for key in each)
     differing = [key for key in keys if len({json.dumps(each.get(key)) for each in flat}) > 1]

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from distilbert_kd.errors import StorageError
+from distilbert_kd.errors import DataError, StorageError
 from distilbert_kd.report.comparing import write_comparison
 from distilbert_kd.report.comparison import compare_runs, tables_of
 from distilbert_kd.report.run_reading import read_run
@@ -32,6 +32,13 @@ def test_seeds_are_one_setting(runs):
     assert summary.mean == pytest.approx(statistics.fmean(scores))
     assert summary.deviation == pytest.approx(statistics.stdev(scores)) and summary.num_runs == 3
     assert second.scores["validation"]["student"].deviation is None
+
+
+def test_a_run_twice_is_no_spread(runs, tmp_path):
+    """Two runs of one seed look like a result that repeats to the digit."""
+    again = fake_run(tmp_path / "again", seed=2)
+    with pytest.raises(DataError, match="seed2 and again of one recipe and one seed, 2"):
+        compare_runs([read_run(run) for run in (*runs, again)])
 
 
 def test_the_gain_is_paired_by_seed(runs):
