@@ -135,8 +135,9 @@ def _distil(
         log_data(data, origin.rows, recipe.data.max_length)
 
         rows_sha256 = fingerprints(data)
-        sources = [teacher] if origin is teacher else [teacher, origin]
-        models_sha256 = [weights_sha256(reader.model) for reader in sources]
+        models_sha256 = [weights_sha256(teacher.model)]  # no list of the models, which would keep them in memory
+        if origin is not teacher:
+            models_sha256.append(weights_sha256(origin.model))
         num_processes = PartialState().num_processes
         identity = {"data": rows_sha256, "teacher": models_sha256, "num_processes": num_processes}
         progress.take_identity({"recipe": flat_recipe(recipe.to_yaml()), **identity}, allow_changed)
