@@ -48,7 +48,7 @@ class TeacherError(DistillationError, ValueError):
 
 
 class DivergedError(DistillationError, ArithmeticError):
-    """Training left the finite numbers."""
+    """Training, or a teacher that is asked, left the finite numbers."""
 
     exit_code = 3
 

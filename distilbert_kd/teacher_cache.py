@@ -31,7 +31,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from distilbert_kd.compatibility import tokenizer_identity
 from distilbert_kd.data.task_data import TaskData, fingerprint
-from distilbert_kd.errors import StorageError, TeacherError
+from distilbert_kd.errors import DivergedError, StorageError
 from distilbert_kd.row_checks import TEACHER_LOGITS
 from distilbert_kd.scoring import predict_logits
 from distilbert_kd.storage import sync
@@ -73,7 +73,7 @@ def ask_teacher(
         One column, `teacher_logits`, in the order of the rows.
 
     Raises:
-        TeacherError: a logit is not finite.
+        DivergedError: a logit is not finite.
         StorageError: the cache can't be written.
     """
     is_train = split == "train"
@@ -110,7 +110,7 @@ def cached_teacher_logits(
         One column, `teacher_logits`: fixed-size lists of C float32, row by row.
 
     Raises:
-        TeacherError: a logit is not finite.
+        DivergedError: a logit is not finite.
         StorageError: the cache can't be written.
     """
     place = cache_dir / cache_key(teacher, tokenizer, texts, max_length, precision_of(arguments))
@@ -178,7 +178,7 @@ def cache_key(
 def _refuse_non_finite(logits: np.ndarray) -> None:
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=-1))
     if len(broken):
-        raise TeacherError(
+        raise DivergedError(
             f"Expected finite logits from the teacher, got NaN or infinity for {len(broken)} rows "
             f"(first: {', '.join(map(str, broken[:5]))}). Its weights are broken, or half precision overflows."
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from distilbert_kd.errors import StorageError, TeacherError
+from distilbert_kd.errors import DivergedError, StorageError
 from distilbert_kd.scoring import predict_logits
 from distilbert_kd.task_rows import tokenize_rows
 from distilbert_kd.teacher_cache import cache_key, cached_teacher_logits
@@ -158,7 +158,7 @@ def test_logits_that_are_not_finite_are_refused(tmp_path):
     teacher = tiny_bert(3)
     with torch.no_grad():
         teacher.classifier.bias.fill_(float("nan"))
-    with pytest.raises(TeacherError, match="40 rows"):
+    with pytest.raises(DivergedError, match="40 rows"):
         ask(tmp_path, teacher)
     assert not (tmp_path / "cache").exists()
 
