@@ -17,6 +17,7 @@ from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.data.tasks import get_task
 from distilbert_kd.errors import DataError, StorageError, TeacherError
 from distilbert_kd.prediction import PredictionRequest, predict_file
+from distilbert_kd.prepared_arguments import prediction_arguments
 from distilbert_kd.recipe import Recipe, load_recipe
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.scored_rows import write_scored_rows
@@ -25,7 +26,6 @@ from distilbert_kd.storage import reason_of
 from distilbert_kd.task_rows import Reader, tokenize_task
 from distilbert_kd.teacher import load_classifier, load_teacher, load_tokenizer
 from distilbert_kd.teacher_cache import ask_teacher, logits_column
-from distilbert_kd.training import prediction_arguments
 from distilbert_kd.weights import weights_sha256
 
 

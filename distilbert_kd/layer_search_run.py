@@ -28,6 +28,7 @@ from distilbert_kd.layer_search import LayerSearch, measure_on, search_layers
 from distilbert_kd.layer_search_report import write_report
 from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric, labelled
 from distilbert_kd.plan import num_training_steps
+from distilbert_kd.prepared_arguments import best_epoch, prediction_arguments, training_arguments
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe_parts import (
     cache_dir_of,
@@ -45,7 +46,7 @@ from distilbert_kd.student.build import count_layers
 from distilbert_kd.student.layer_maps import resolve_layers
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.teacher_cache import ask_teacher, logits_column
-from distilbert_kd.training import best_epoch, prediction_arguments, train_model, training_arguments
+from distilbert_kd.training import train_model
 
 
 __all__ = ["HELD_OUT", "SearchSize", "hold_out", "run_layer_search"]

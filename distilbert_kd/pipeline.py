@@ -20,6 +20,13 @@ from distilbert_kd.errors import RecipeError, StoppedError, StorageError
 from distilbert_kd.hardware import describe_device
 from distilbert_kd.hub.push import check_before_training, push_results
 from distilbert_kd.hub.target import HubTarget
+from distilbert_kd.prepared_arguments import (
+    best_epoch,
+    check_attention,
+    each_epoch,
+    prediction_arguments,
+    training_arguments,
+)
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe_parts import (
     cache_dir_of,
@@ -42,16 +49,7 @@ from distilbert_kd.task_rows import Reader, tokenize_task
 from distilbert_kd.teacher import load_classifier, load_teacher, load_tokenizer
 from distilbert_kd.teacher_cache import ask_teacher, logits_column
 from distilbert_kd.trainer_options import refuse_ignored_arguments
-from distilbert_kd.training import (
-    Trained,
-    attention_as,
-    best_epoch,
-    check_attention,
-    each_epoch,
-    prediction_arguments,
-    train_model,
-    training_arguments,
-)
+from distilbert_kd.training import Trained, attention_as, train_model
 from distilbert_kd.weights import weights_sha256
 
 

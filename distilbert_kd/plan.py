@@ -17,13 +17,13 @@ from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.errors import TeacherError
 from distilbert_kd.hardware import describe_device
+from distilbert_kd.prepared_arguments import best_epoch, check_attention, training_arguments
 from distilbert_kd.recipe import Recipe, Schedule
 from distilbert_kd.recipe_parts import layers_of, terms_of
 from distilbert_kd.signals import EMBEDDINGS
 from distilbert_kd.student.build import build_student, count_layers
 from distilbert_kd.teacher import model_location
 from distilbert_kd.trainer_options import refuse_ignored_arguments
-from distilbert_kd.training import best_epoch, check_attention, training_arguments
 
 
 __all__ = ["describe", "num_training_steps"]

@@ -19,11 +19,12 @@ from distilbert_kd.evaluation import SplitResult, evaluate_logits, is_near_chanc
 from distilbert_kd.latency import Latency, measure_latency
 from distilbert_kd.length_grouping import row_lengths
 from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric
+from distilbert_kd.prepared_arguments import new_trainer
 from distilbert_kd.sharding import whole_models
 from distilbert_kd.student.build import count_layers
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.trainer import DistillationTrainer
-from distilbert_kd.training import logits_of, new_trainer, take_back
+from distilbert_kd.training import logits_of, take_back
 
 
 __all__ = ["Scored", "check_teacher_score", "describe_models", "labels_of", "predict_logits", "score_models"]

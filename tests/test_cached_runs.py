@@ -18,6 +18,8 @@ from transformers import (
 from distilbert_kd import pipeline, recipe_parts
 from distilbert_kd.errors import RecipeError, TeacherError
 from distilbert_kd.recipe import load_recipe
+from distilbert_kd.student.build import build_student
+from distilbert_kd.teacher import load_teacher
 from distilbert_kd.training import train_model
 from tests.tiny import WORDS
 from tests.tiny_runs import save_tiny_base, write_recipe
@@ -57,6 +59,19 @@ def test_the_cached_run_ends_as_the_online_run(teacher, tmp_path):
             torch.testing.assert_close(tensor, online[name], rtol=1e-4, atol=1e-5, msg=name)
     assert scores[0] == scores[1]
     assert not (tmp_path / "false" / "cache").exists()
+
+
+def test_the_cached_and_the_online_student_are_one_to_a_millionth(teacher, tmp_path):
+    """Prevents a difference that Adam's noise would hide: under SGD a weight moves as far as its gradient says."""
+    sgd = ("training.optim=sgd", "training.learning_rate=0.05", "control=false")
+    recipes = [recipe_of(tmp_path / name, teacher, f"teacher.cache={name}", *sgd) for name in ("true", "false")]
+    for recipe in recipes:
+        pipeline.run(recipe)
+    cached, online = map(weights, recipes)
+    start = build_student(load_teacher(str(teacher), ["negative", "positive"])).state_dict()
+    assert max(float((tensor - start[name]).abs().max()) for name, tensor in cached.items()) > 1e-3
+    for name, tensor in cached.items():
+        torch.testing.assert_close(tensor, online[name], rtol=1e-6, atol=1e-6, msg=name)
 
 
 def test_no_teacher_is_in_memory_while_students_train(teacher, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from distilbert_kd.data.tasks import TASKS
 from distilbert_kd.errors import DataError, StorageError
 from distilbert_kd.finished_run import predict_with
 from distilbert_kd.prediction import PredictionRequest, predict_file
-from distilbert_kd.training import prediction_arguments
+from distilbert_kd.prepared_arguments import prediction_arguments
 from tests.tiny import tiny_bert, tiny_tokenizer
 from tests.tiny_runs import review_rows, write_jsonl
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from distilbert_kd.errors import DivergedError, StorageError
+from distilbert_kd.prepared_arguments import prediction_arguments
 from distilbert_kd.scoring import predict_logits
 from distilbert_kd.task_rows import tokenize_rows
 from distilbert_kd.teacher_cache import cache_key, cached_teacher_logits
-from distilbert_kd.training import prediction_arguments
 from tests.tiny import tiny_bert, tiny_tokenizer
 
 

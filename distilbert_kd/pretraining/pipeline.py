@@ -16,6 +16,7 @@ from distilbert_kd.deep_terms import DeepTerms, Term
 from distilbert_kd.environment import describe_environment
 from distilbert_kd.errors import DataError, RecipeError, TeacherError
 from distilbert_kd.hardware import describe_device
+from distilbert_kd.prepared_arguments import new_trainer, training_arguments
 from distilbert_kd.pretraining.models import load_language_model
 from distilbert_kd.pretraining.recipe import PretrainingRecipe
 from distilbert_kd.pretraining.text import DEFAULT_CACHE_DIR, HubSource, TextSource, TokenizedText, tokenized_text
@@ -31,7 +32,7 @@ from distilbert_kd.storage import storage_errors, write_text
 from distilbert_kd.student.build import build_student, freeze_embeddings
 from distilbert_kd.task_rows import max_length_of
 from distilbert_kd.teacher import load_tokenizer
-from distilbert_kd.training import new_trainer, run_training, save_model_folder, take_back, training_arguments
+from distilbert_kd.training import run_training, save_model_folder, take_back
 from distilbert_kd.weights import weights_sha256
 
 
