@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import torch
 
-from distilbert_kd import cli, training
+from distilbert_kd import cli, prepared_arguments
 
 
 @pytest.fixture
@@ -13,9 +13,9 @@ def launched(monkeypatch):
     """One process of a launch, as torchrun starts it; what it would tell the others is kept."""
     monkeypatch.setenv("LOCAL_RANK", "0")
     met = []
-    monkeypatch.setattr(training, "PartialState", lambda **settings: met.append(settings))
-    monkeypatch.setattr(training, "_try_out", lambda _arguments: None)
-    monkeypatch.setattr(training, "TrainingArguments", lambda **settings: settings)
+    monkeypatch.setattr(prepared_arguments, "PartialState", lambda **settings: met.append(settings))
+    monkeypatch.setattr(prepared_arguments, "_try_out", lambda _arguments: None)
+    monkeypatch.setattr(prepared_arguments, "TrainingArguments", lambda **settings: settings)
     return met
 
 
@@ -23,7 +23,7 @@ def launched(monkeypatch):
 def test_processes_on_cpus_wait_as_long_as_is_said(launched, tmp_path, monkeypatch, values, seconds):
     """TrainingArguments drops `ddp_timeout` on a CPU: after half an hour of one rank's work all would end."""
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    settings = training.training_arguments(values, "training", tmp_path, seed=0, show_bars=False)
+    settings = prepared_arguments.training_arguments(values, "training", tmp_path, seed=0, show_bars=False)
     assert settings["use_cpu"] is True, "else Accelerate takes each process for a launch of its own"
     assert settings["ddp_timeout"] == seconds
     assert launched == [{"cpu": True, "timeout": timedelta(seconds=seconds)}]
@@ -32,7 +32,7 @@ def test_processes_on_cpus_wait_as_long_as_is_said(launched, tmp_path, monkeypat
 def test_a_gpu_is_not_left_alone(launched, tmp_path, monkeypatch):
     """A launch on GPUs that goes to the CPU is a hundred times slower, and right."""
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    settings = training.training_arguments({}, "training", tmp_path, seed=0, show_bars=False)
+    settings = prepared_arguments.training_arguments({}, "training", tmp_path, seed=0, show_bars=False)
     assert "use_cpu" not in settings
     assert settings["ddp_timeout"] == 4 * 60 * 60, "on a GPU TrainingArguments passes it on"
     assert launched == []
@@ -41,7 +41,7 @@ def test_a_gpu_is_not_left_alone(launched, tmp_path, monkeypatch):
 def test_a_process_alone_meets_nobody(launched, tmp_path, monkeypatch):
     """A run without a launcher that waits for others waits for ever."""
     monkeypatch.delenv("LOCAL_RANK")
-    settings = training.training_arguments({}, "training", tmp_path, seed=0, show_bars=False)
+    settings = prepared_arguments.training_arguments({}, "training", tmp_path, seed=0, show_bars=False)
     assert "use_cpu" not in settings
     assert launched == []
 
