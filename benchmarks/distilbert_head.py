@@ -26,7 +26,7 @@ from report import markdown_table, mean_and_error, write_json
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
-from distilbert_kd.evaluation import softmax
+from distilbert_kd.evaluation import evaluate_logits
 from distilbert_kd.row_checks import TEACHER_LOGITS
 from distilbert_kd.scoring import predict_logits
 from distilbert_kd.student.build import build_student, count_layers
@@ -178,14 +178,9 @@ def _agreements(job: Job, teacher: PreTrainedModel, num_layers: int) -> Iterator
         student = student_of(teacher, num_layers, start, seed=0)
         logits = predict_logits(student, tokenizer, rows, training_arguments(1, 0))
         expected = logits if expected is None else expected  # BERT comes first
-        p, q = softmax(expected), softmax(logits)
-        yield Agreement(
-            start=name,
-            num_layers=num_layers,
-            kl_nats=float((p * np.log(p / q)).sum(axis=1).mean()),
-            same_share=float((expected.argmax(axis=1) == logits.argmax(axis=1)).mean()),
-            dev_score=float((logits.argmax(axis=1) == labels).mean()),
-        )
+        result = evaluate_logits(job.task, logits, labels, expected)
+        nearness: Any = result.fidelity
+        yield Agreement(name, num_layers, nearness.kl_nats, nearness.agreement, result.score)
 
 
 def _missing_runs(

@@ -21,19 +21,17 @@ import datasets
 import numpy as np
 import torch
 from cost import setting_record
-from job import BASE, BATCH_SIZE, MAX_LENGTH, training_arguments
+from job import BASE, LEARNING_RATE, fine_tune, tokenized, training_arguments
 from report import write_json
 from torch import Tensor, nn
 from transformers import BatchEncoding, BertConfig, BertForMaskedLM, BertModel, PreTrainedModel, set_seed
 
 from distilbert_kd.data.loading import load_task
-from distilbert_kd.data.tokenizing import tokenize
-from distilbert_kd.evaluation import evaluate_logits, softmax
+from distilbert_kd.evaluation import evaluate_logits
 from distilbert_kd.recipe import Data
 from distilbert_kd.scoring import predict_logits
 from distilbert_kd.student.build import build_student, count_layers
 from distilbert_kd.teacher import load_base, load_tokenizer, model_location
-from distilbert_kd.trainer import DistillationTrainer
 
 
 logger = logging.getLogger(__name__)
@@ -47,7 +45,6 @@ TEXTS = (
 )
 WIDTHS = (128, 256, 768)
 LIMIT = 1e-5
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -136,21 +133,10 @@ def _pairs(task: str, num_rows: int, num_epochs: int) -> dict[str, float]:
     data = load_task(Data(task=task), task)
     tokenizer = load_tokenizer(BASE)
     train = data.train.shuffle(seed=0).select(range(min(num_rows, len(data.train))))
-    rows, dev = (
-        tokenize(split, tokenizer, MAX_LENGTH, _INPUTS).dataset
-        for split in (train, next(iter(data.evaluation.values())))
-    )
+    rows, dev = (tokenized(split, tokenizer) for split in (train, next(iter(data.evaluation.values()))))
     set_seed(0)
     teacher = load_base(BASE, data.label_names)
-    grouped = {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": BATCH_SIZE}
-    DistillationTrainer(
-        model=teacher,
-        args=training_arguments(num_epochs, 0, **grouped),
-        train_dataset=rows,
-        processing_class=tokenizer,
-        alpha=0.0,
-        first_position_only=True,
-    ).train()
+    fine_tune(teacher, tokenizer, rows, num_epochs, LEARNING_RATE)
     labels = np.array(dev["labels"][:])
 
     def logits_of(model: PreTrainedModel, split: datasets.Dataset) -> np.ndarray:
@@ -170,10 +156,11 @@ def _pairs(task: str, num_rows: int, num_epochs: int) -> dict[str, float]:
         "teacher_score": evaluate_logits(task, expected, labels).score,
     }
     for name, logits in found.items():
-        p, q = softmax(expected), softmax(logits)
-        record[f"{name}_score"] = evaluate_logits(task, logits, labels).score
-        record[f"{name}_kl_nats"] = float((p * np.log(p / q)).sum(axis=1).mean())
-        record[f"{name}_same_class"] = float((expected.argmax(axis=1) == logits.argmax(axis=1)).mean())
+        result = evaluate_logits(task, logits, labels, expected)
+        nearness: Any = result.fidelity
+        record[f"{name}_score"] = result.score
+        record[f"{name}_kl_nats"] = nearness.kl_nats
+        record[f"{name}_same_class"] = nearness.agreement
     return record
 
 

