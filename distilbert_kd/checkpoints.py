@@ -9,7 +9,6 @@ What this does not cover: files that a process on another machine wrote to a fol
 one folder.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distilbert_kd.errors import StorageError
-from distilbert_kd.storage import storage_errors, sync, write_text
+from distilbert_kd.storage import sha256_of, storage_errors, sync, write_text
 
 
 __all__ = ["COMMIT", "check_space", "commit", "damage_of", "newest_whole", "read_commit", "refuse_damaged", "rotate"]
@@ -46,7 +45,7 @@ def commit(checkpoint: Path, **record: Any) -> None:
         files = {}
         for path in sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != COMMIT):
             sync(path)
-            files[path.relative_to(checkpoint).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            files[path.relative_to(checkpoint).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for folder in sorted((path for path in checkpoint.rglob("*") if path.is_dir()), reverse=True):
             sync(folder)
         sync(checkpoint)
@@ -64,12 +63,11 @@ def read_commit(checkpoint: Path) -> dict[str, Any] | None:
         return None
 
 
-def damage_of(checkpoint: Path, has_hashes_checked: bool = True) -> str | None:
-    """What is wrong with a checkpoint.
+def damage_of(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, of which every byte is read.
 
     Args:
         checkpoint: its folder.
-        has_hashes_checked: whether the bytes are read; without it sizes are compared alone.
 
     Returns:
         One phrase for a message; None for a whole one.
@@ -84,7 +82,7 @@ def damage_of(checkpoint: Path, has_hashes_checked: bool = True) -> str | None:
                 return f"{name} is missing"
             if path.stat().st_size != expected["bytes"]:
                 return f"{name} has {path.stat().st_size} bytes in place of {expected['bytes']}"
-            if has_hashes_checked and _sha256(path) != expected["sha256"]:
+            if sha256_of(path) != expected["sha256"]:
                 return f"{name} is not what was written"
     except (OSError, KeyError, TypeError, AttributeError) as error:
         return f"it can't be read ({error})"
@@ -215,8 +213,3 @@ def _set_aside(checkpoint: Path, damage: str) -> None:
         for old in sorted(torn.iterdir(), key=lambda path: path.stat().st_mtime)[:-_NUM_TORN]:
             _remove(old)
     logger.warning("The checkpoint %s is not whole: %s. It is set aside in %s.", checkpoint.name, damage, torn)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,6 @@ processes), and a record of each model that is done. Started again, it must be t
 taken from their folders, a training in the middle goes on from its last whole checkpoint.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -20,7 +19,7 @@ from distilbert_kd.checkpoints import newest_whole, read_commit
 from distilbert_kd.errors import RecipeError, StorageError
 from distilbert_kd.plain_yaml import parse_yaml
 from distilbert_kd.run_folder import RunFolder
-from distilbert_kd.storage import write_text
+from distilbert_kd.storage import sha256_of, write_text
 
 
 __all__ = ["Continuation", "Progress", "enter_run", "flat_recipe", "newest_checkpoint"]
@@ -231,9 +230,7 @@ def _is_allowed(name: str, allowed: Collection[str]) -> bool:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir()) if path.is_file()
-    }
+    return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def _flat(values: dict, prefix: str = "") -> list[tuple[str, object]]:

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and errors of the disk in words."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from distilbert_kd.errors import StorageError
 
 
-__all__ = ["is_storage_fault", "new_file", "reason_of", "storage_errors", "sync", "write_text"]
+__all__ = ["is_storage_fault", "new_file", "reason_of", "sha256_of", "storage_errors", "sync", "write_text"]
 
 _REASONS = {
     errno.EACCES: "no permission to write there",
@@ -86,6 +87,12 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; the file may be larger than the memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
