@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
 from distilbert_kd.checkpoints import COMMIT, check_space, commit, newest_whole, refuse_damaged, rotate
@@ -44,12 +44,11 @@ class ResumableTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes what `Trainer` takes."""
         self._step_flags: StepFlags | None = None
+        self._last_step = -1
         self._saved_step = -1
         self._is_save_due = False
         self._is_stop_due = False
         super().__init__(*args, **kwargs)
-        self._epoch_watch = _EpochWatch()
-        self.add_callback(self._epoch_watch)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As Trainer, which goes on from whole checkpoints only.
@@ -67,17 +66,12 @@ class ResumableTrainer(Trainer):
             StoppedError: the training was told to stop.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = self._last_checkpoint() or True  # Trainer says that there is none
+            found = [newest_whole(Path(str(self.args.output_dir))) if self.is_world_process_zero() else None]
+            broadcast_object_list(found)
+            resume_from_checkpoint = True if found[0] is None else str(found[0])  # of True Trainer says: none is there
         elif resume_from_checkpoint:
             refuse_damaged(Path(resume_from_checkpoint))
         return super().train(resume_from_checkpoint, *args, **kwargs)
-
-    def _last_checkpoint(self) -> str | None:
-        found: list[str | None] = [None]
-        if self.is_world_process_zero():
-            place = newest_whole(Path(str(self.args.output_dir)))
-            found = [None if place is None else str(place)]
-        return next((place for place in gather_object(found) if place is not None), None)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As Trainer, which comes here for each training and each try with a smaller batch."""
@@ -88,6 +82,7 @@ class ResumableTrainer(Trainer):
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """As Trainer; the best checkpoint is looked for beside the one that is gone on from."""
         trained = super()._init_training_state(*args, **kwargs)
+        self._last_step = self.state.global_step
         if self.state.best_global_step:
             place = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
             if place.is_dir():
@@ -127,8 +122,8 @@ class ResumableTrainer(Trainer):
 
         What is to be saved after the last step of an epoch is saved after the epoch, with its evaluation.
         """
-        is_step = not self._epoch_watch.has_ended
-        if is_step:
+        if self.state.global_step != self._last_step:  # a step was done
+            self._last_step = self.state.global_step
             self._exchange_flags(grad_norm)
             is_last = self.control.should_training_stop or self.control.should_epoch_stop
             if is_last or (self.state.epoch or 0.0).is_integer():
@@ -226,21 +221,3 @@ def _whole_or_none(place: Path) -> Iterator[None]:
             f"{free / 1e6:.1f} MB are free now. The checkpoint before it is untouched. Make room and start the same "
             "command again."
         ) from error
-
-
-class _EpochWatch(TrainerCallback):
-    """Knows whether an epoch has ended and none has begun since."""
-
-    has_ended = False
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """An epoch begins."""
-        self.has_ended = False
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """An epoch ends."""
-        self.has_ended = True

@@ -67,7 +67,7 @@ class RankBatchSampler(BatchSampler):
 
     def rows_of(self, number: int) -> list[int]:
         """This rank's rows of a batch of this epoch, counted from 0; empty if that was long ago, or is yet to come."""
-        return dict(self._recent).get(number, [])
+        return next((rows for recent, rows in self._recent if recent == number), [])
 
 
 class FillerCollator:

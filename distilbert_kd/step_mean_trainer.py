@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.trainer_utils import TrainOutput, has_length
+from transformers.trainer_utils import TrainOutput
 
 from distilbert_kd.deep_terms import without_projections
 from distilbert_kd.errors import DivergedError
@@ -36,8 +37,8 @@ class StepMeanTrainer(ResumableTrainer):
 
     Attributes:
         term_means: Sums of the terms since the last log line.
-        row_losses: Of the last two steps: the number of their first batch in the epoch, and the losses of the rows of
-            each batch, as far as a subclass adds them.
+        row_losses: Of the last two steps: how many steps were done before it, and the losses of the rows of each
+            batch, as far as a subclass adds them.
     """
 
     # Without this, Trainer guesses from the signature of the model, and is off by the number of accumulation steps
@@ -93,7 +94,7 @@ class StepMeanTrainer(ResumableTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | int | None]:
-        """As Trainer, and takes note of where in the epoch the batches are.
+        """As Trainer, and begins a list of the losses of their rows.
 
         Args:
             epoch_iterator: gives batches.
@@ -103,10 +104,7 @@ class StepMeanTrainer(ResumableTrainer):
         Returns:
             At most `num_batches` batches of this process, and what the step holds.
         """
-        loader, num_accumulated = self.callback_handler.train_dataloader, self.args.gradient_accumulation_steps
-        steps_per_epoch = -(-len(loader) // num_accumulated) if loader is not None and has_length(loader) else 0
-        first = self.state.global_step % steps_per_epoch * num_accumulated if steps_per_epoch else -1
-        self.row_losses.append((first, []))
+        self.row_losses.append((self.state.global_step, []))
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     # The sums of the terms since the last log line are part of a process's state, as its random numbers are.
@@ -180,7 +178,10 @@ class StepMeanTrainer(ResumableTrainer):
         sampler = getattr(self.callback_handler.train_dataloader, "batch_sampler", None)
         if len(self.row_losses) <= lag or not isinstance(sampler, RankBatchSampler):
             return []
-        first, batches = self.row_losses[-1 - lag]
+        num_done, batches = self.row_losses[-1 - lag]
+        num_accumulated = self.args.gradient_accumulation_steps
+        steps_per_epoch = math.ceil(len(sampler) / num_accumulated)
+        first = num_done % steps_per_epoch * num_accumulated
         return [
             rows[position]
             for number, losses in enumerate(batches, start=first)
