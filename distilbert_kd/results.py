@@ -32,11 +32,12 @@ from distilbert_kd.metrics import is_regression_metric
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Table",
     "arms_of",
     "closing_lines",
+    "markdown_table",
     "render_markdown",
     "render_table",
-    "schedule_text",
     "unit_of",
 ]
 
@@ -57,8 +58,8 @@ _METRIC_NAMES = {
 
 
 @dataclass(frozen=True)
-class _Table:
-    """One table before it is drawn: headers may have two lines, the first cell of a row names the model."""
+class Table:
+    """One table before it is drawn: headers may have two lines, the first cell of a row names it."""
 
     title: str
     headers: tuple[str, ...]
@@ -79,13 +80,12 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     """The results as Markdown, with the same tables and lines as `render_table`."""
     parts = [f"# {_heading(results)}"]
     for table in _tables(results):
-        parts.append(f"## {table.title}")
-        parts.append("\n".join(_draw_markdown(table)))
+        parts += [f"## {table.title}", markdown_table(table)]
     parts.append("\n".join(f"- {line}" for line in closing_lines(results)))
     return "\n\n".join(parts) + "\n"
 
 
-def _draw_text(table: _Table) -> list[str]:
+def _draw_text(table: Table) -> list[str]:
     headers = [header.partition("\n")[::2] for header in table.headers]
     lines = [tuple(first for first, _ in headers), tuple(second for _, second in headers), *table.rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(headers))]
@@ -93,11 +93,15 @@ def _draw_text(table: _Table) -> list[str]:
     return [*drawn[:2], "-" * max(map(len, drawn)), *drawn[2:]]
 
 
-def _draw_markdown(table: _Table) -> list[str]:
-    lines = [tuple(header.replace("\n", " ").strip() for header in table.headers), *table.rows]
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    drawn = [f"| {' | '.join(line)} |" for line in escaped]
-    return [drawn[0], "|---" + "|---:" * (len(table.headers) - 1) + "|", *drawn[1:]]
+def markdown_table(table: Table) -> str:
+    """A table in Markdown, without its title; what would be a tag or a cell's end is escaped."""
+    lines = [[_markdown_cell(cell) for cell in line] for line in (table.headers, *table.rows)]
+    drawn = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([drawn[0], "|---" + "|---:" * (len(table.headers) - 1) + "|", *drawn[1:]])
+
+
+def _markdown_cell(text: str) -> str:
+    return text.strip().replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
 
 
 def _heading(results: Mapping[str, Any]) -> str:
@@ -105,7 +109,7 @@ def _heading(results: Mapping[str, Any]) -> str:
     return f"{results['name']}: {task}scored by {results['score_name']}"
 
 
-def _tables(results: Mapping[str, Any]) -> list[_Table]:
+def _tables(results: Mapping[str, Any]) -> list[Table]:
     splits = results["models"]["teacher"]["splits"]
     return [_model_table(results), *(_split_table(results, split) for split in splits)]
 
@@ -116,7 +120,7 @@ def arms_of(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {arm: models[arm] for arm in ("teacher", "student", "control") if models.get(arm)}
 
 
-def _model_table(results: Mapping[str, Any]) -> _Table:
+def _model_table(results: Mapping[str, Any]) -> Table:
     arms = arms_of(results)
     teacher_ms = arms["teacher"].get("latency_ms") or {}
     headers = ["", "layers\n", "parameters\n(M)", "weights\n(MB)"]
@@ -129,10 +133,10 @@ def _model_table(results: Mapping[str, Any]) -> _Table:
         row += [_number(ms.get(batch_size), 2) for batch_size in teacher_ms]
         row += [_ratio(teacher_ms[batch_size], ms.get(batch_size)) for batch_size in teacher_ms]
         rows.append(tuple(row))
-    return _Table("Models", tuple(headers), tuple(rows))
+    return Table("Models", tuple(headers), tuple(rows))
 
 
-def _split_table(results: Mapping[str, Any], split: str) -> _Table:
+def _split_table(results: Mapping[str, Any], split: str) -> Table:
     arms = arms_of(results)
     teacher = arms["teacher"]["splits"][split]
     metrics = teacher["metrics"] if len(teacher["metrics"]) > 1 else {}
@@ -157,7 +161,7 @@ def _split_table(results: Mapping[str, Any], split: str) -> _Table:
         else:
             row += [_number(nearness.get("mean_squared_difference"), 3), _number(nearness.get("pearson"), 1, 100)]
         rows.append(tuple(row))
-    return _Table(f"{split}, {teacher['num_rows']:,} rows", tuple(headers), tuple(rows))
+    return Table(f"{split}, {teacher['num_rows']:,} rows", tuple(headers), tuple(rows))
 
 
 def unit_of(metric: str) -> str:
@@ -185,8 +189,8 @@ def closing_lines(results: Mapping[str, Any]) -> list[str]:
         *_bought(results),
         f"Teacher: {results['models']['teacher']['name']}.",
         f"Layers: student {', '.join(map(str, range(len(layers))))} from teacher {', '.join(map(str, layers))}.",
-        f"Distillation: T = {schedule_text(distillation['temperature'])}, "
-        f"alpha = {schedule_text(distillation['alpha'])}{_deep_terms(distillation.get('terms') or {})}.",
+        f"Distillation: T = {_schedule(distillation['temperature'])}, "
+        f"alpha = {_schedule(distillation['alpha'])}{_deep_terms(distillation.get('terms') or {})}.",
         f"Seed: {results['seed']} (one run; the spread between seeds is not measured).",
         f"Data: {results['data']['source']}; rows: "
         + ", ".join(f"{split} {num_rows:,}" for split, num_rows in results["data"]["rows"].items())
@@ -218,7 +222,7 @@ def _bought(results: Mapping[str, Any]) -> Sequence[str]:
     ]
 
 
-def schedule_text(value: float | Mapping[str, Any]) -> str:
+def _schedule(value: float | Mapping[str, Any]) -> str:
     """A number, or where a schedule starts and ends."""
     if isinstance(value, Mapping):
         return f"{value['start']:g} to {value['end']:g} ({value['shape']})"

@@ -10,7 +10,7 @@ from distilbert_kd.report.comparison import Setting, compare_runs, tables_of
 from distilbert_kd.report.pages import render_page
 from distilbert_kd.report.pictures import Palette, Picture, draw, has_matplotlib
 from distilbert_kd.report.run_reading import read_run
-from distilbert_kd.report.writing import markdown_table
+from distilbert_kd.results import markdown_table
 from distilbert_kd.storage import storage_errors, write_text
 
 
@@ -45,12 +45,17 @@ def write_comparison(runs: Sequence[Path], out: Path) -> tuple[Path, str]:
     picture = _picture(settings) if has_matplotlib() else None
     if picture is None:
         notes.append("No figure: matplotlib is not installed.")
-    text = "\n\n".join(["# Comparison", *map(markdown_table, tables), *notes]) + "\n"
+    parts = ["# Comparison"]
+    for table in tables:
+        parts += [f"{table.title}:", markdown_table(table)]
+    text = "\n\n".join([*parts, *notes]) + "\n"
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        if picture is not None:
+        if picture is None:  # a figure of other runs must not stand beside this table
+            (out / "compare.png").unlink(missing_ok=True)
+        else:
             (out / "compare.png").write_bytes(picture.png)
-    write_text(out / "compare.json", json.dumps([asdict(each) for each in settings], indent=2, default=str) + "\n")
+    write_text(out / "compare.json", json.dumps([asdict(each) for each in settings], indent=2) + "\n")
     write_text(out / "compare.md", text)
     page = render_page(
         "compare.html.j2", title="Comparison of runs", settings=settings, tables=tables, notes=notes, picture=picture

@@ -9,9 +9,8 @@ from typing import Any
 import yaml
 
 from distilbert_kd.errors import DataError
-from distilbert_kd.report.content import Table
 from distilbert_kd.report.run_reading import FinishedRun
-from distilbert_kd.results import arms_of, unit_of
+from distilbert_kd.results import Table, arms_of, unit_of
 
 
 __all__ = ["Setting", "Summary", "compare_runs", "tables_of"]
@@ -175,7 +174,7 @@ def tables_of(settings: Sequence[Setting]) -> list[Table]:
         if titles.count(title) > 1:
             title += f" (rows {rows[:8] or 'unknown'})"
         unit = unit_of(metric)
-        heads = ("setting", "runs", "seeds", *(f"{arm}, {group[0].score_name} ({unit})" for arm in _ARMS))
+        headers = ("setting", "runs", "seeds", *(f"{arm}, {group[0].score_name} ({unit})" for arm in _ARMS))
         cells = tuple(
             (
                 f"{settings.index(each) + 1}. {each.name}",
@@ -186,7 +185,7 @@ def tables_of(settings: Sequence[Setting]) -> list[Table]:
             )
             for each in group
         )
-        tables.append(Table(title, (*heads, "student minus control (points)"), cells))
+        tables.append(Table(title, (*headers, "student minus control (points)"), cells))
     return tables
 
 

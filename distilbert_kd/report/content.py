@@ -9,28 +9,19 @@ import numpy as np
 from distilbert_kd.evaluation import predicted, softmax
 from distilbert_kd.metrics import is_regression_metric, labelled
 from distilbert_kd.report import findings
-from distilbert_kd.report.findings import Uncertainty, uncertainty
+from distilbert_kd.report.findings import ClassResult, Uncertainty, uncertainty
 from distilbert_kd.report.plots import temperatures_of
 from distilbert_kd.report.resampling import LEVEL, NUM_RESAMPLES, SEED, Interval, McNemar
 from distilbert_kd.report.run_reading import FinishedRun
-from distilbert_kd.results import arms_of, unit_of
+from distilbert_kd.results import Table, arms_of, unit_of
 from distilbert_kd.scored_rows import ScoredRows
 
 
-__all__ = ["Content", "Table", "content_of", "numbers_of"]
+__all__ = ["Content", "content_of", "numbers_of"]
 
 _NUM_DIFFERENT = 12
 _MAX_TEXT = 600  # characters of a text that is shown
 _MAX_BARS = 6  # classes of a distribution
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, heads and cells; the first cell of a row names it."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -42,6 +33,7 @@ class Content:
         key_figures: What it is, and the figure.
         tables: Models by split.
         verdicts: Whether student and control, and student and teacher, differ, in sentences.
+        by_class: Split name to what the models do with each class; empty for regression or without scored rows.
         classes: Recall and precision by class on the main split; None for regression or without scored rows.
         soft_targets: A few rows with the teacher's distribution at several temperatures.
         different: Where student and teacher part, the worst first.
@@ -51,6 +43,7 @@ class Content:
     key_figures: list[tuple[str, str]]
     tables: list[Table]
     verdicts: list[str]
+    by_class: dict[str, list[ClassResult]]
     classes: Table | None
     soft_targets: list[dict[str, Any]]
     different: Table | None
@@ -72,6 +65,7 @@ def content_of(run: FinishedRun) -> Content:
         for split, scored in run.scored.items()
         if labelled(scored.labels).any()
     }
+    by_class = {} if is_regression else {split: findings.per_class(scored) for split, scored in run.scored.items()}
     main = next(iter(run.scored.values()), None)
     return Content(
         intervals=intervals,
@@ -80,20 +74,20 @@ def content_of(run: FinishedRun) -> Content:
             _split_table(results, split, intervals.get(split)) for split in results["models"]["teacher"]["splits"]
         ],
         verdicts=[line for split, each in intervals.items() for line in _verdict(results, split, each)],
-        classes=None if main is None or is_regression else _class_table(main),
+        by_class=by_class,
+        classes=None if not by_class else _class_table(next(iter(by_class.values()))),
         soft_targets=[] if main is None or is_regression else _soft_targets(main, temperatures_of(results)),
         different=None if main is None else _different(main, is_regression),
     )
 
 
-def numbers_of(content: Content, run: FinishedRun, plots: Sequence[str], missing: Sequence[str]) -> dict[str, Any]:
+def numbers_of(content: Content, plots: Sequence[str], missing: Sequence[str]) -> dict[str, Any]:
     """What the report worked out, for other tools: `report.json`."""
-    is_regression = is_regression_metric(run.results["metric"])
     splits = {}
     for split, each in content.intervals.items():
         record = asdict(each)
         record["is_gain_beyond_rows"] = None if each.gain is None else not each.gain.has_zero
-        record["classes"] = None if is_regression else [asdict(one) for one in findings.per_class(run.scored[split])]
+        record["classes"] = [asdict(one) for one in content.by_class[split]] if content.by_class else None
         splits[split] = record
     setting = {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "seed": SEED}
     return {
@@ -134,10 +128,10 @@ def _split_table(results: Mapping[str, Any], split: str, intervals: Uncertainty 
         if is_regression
         else [("agreement (%)", "agreement", 100, 1), ("KL (nats)", "kl_nats", 1, 3)]
     )
-    heads = ["", "layers", "parameters (M)", f"{results['score_name']} ({unit})", "retention (%)"]
-    heads += [head for head, *_ in nearness]
+    headers = ["", "layers", "parameters (M)", f"{results['score_name']} ({unit})", "retention (%)"]
+    headers += [head for head, *_ in nearness]
     if not is_regression:
-        heads.append("calibration error (%)")
+        headers.append("calibration error (%)")
     scores, retentions = (intervals.scores, intervals.retention) if intervals else ({}, {})
     rows = []
     for arm, model in arms.items():
@@ -151,7 +145,7 @@ def _split_table(results: Mapping[str, Any], split: str, intervals: Uncertainty 
         if not is_regression:
             row.append(_number(values.get("calibration_error"), 100, 1))
         rows.append(tuple(row))
-    return Table(f"{split}, {teacher['num_rows']:,} rows", tuple(heads), tuple(rows))
+    return Table(f"{split}, {teacher['num_rows']:,} rows", tuple(headers), tuple(rows))
 
 
 def _number(value: float | None, factor: float, decimals: int) -> str:
@@ -195,9 +189,9 @@ def _test(test: McNemar | None, other: str) -> str:
     )
 
 
-def _class_table(scored: ScoredRows) -> Table:
-    arms = list(scored.logits)
-    heads = ("class", "rows", *(f"recall, {arm} (%)" for arm in arms), *(f"precision, {arm} (%)" for arm in arms))
+def _class_table(classes: Sequence[ClassResult]) -> Table:
+    arms = list(classes[0].recall)
+    headers = ("class", "rows", *(f"recall, {arm} (%)" for arm in arms), *(f"precision, {arm} (%)" for arm in arms))
     rows = tuple(
         (
             each.name,
@@ -205,9 +199,9 @@ def _class_table(scored: ScoredRows) -> Table:
             *(_number(each.recall[arm], 100, 1) for arm in arms),
             *(_number(each.precision[arm], 100, 1) for arm in arms),
         )
-        for each in findings.per_class(scored)
+        for each in classes
     )
-    return Table("By class", heads, rows)
+    return Table("By class", headers, rows)
 
 
 def _soft_targets(scored: ScoredRows, temperatures: Sequence[float]) -> list[dict[str, Any]]:

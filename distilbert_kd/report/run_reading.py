@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ class FinishedRun:
         history: Model name to its log lines; empty when the file is gone.
         recipe: The text of `recipe.yaml`.
         environment: `environment.json`; empty when the file is gone.
-        scored: Split name to what the models said about each row, the main split first; empty for older runs.
     """
 
     folder: RunFolder
@@ -36,7 +36,15 @@ class FinishedRun:
     history: Mapping[str, list[dict[str, Any]]]
     recipe: str
     environment: Mapping[str, Any]
-    scored: dict[str, ScoredRows]
+
+    @cached_property
+    def scored(self) -> dict[str, ScoredRows]:
+        """Split name to what the models said about each row, the main split first; empty for older runs.
+
+        Read when it is first asked for: a comparison of many runs never is.
+        """
+        found = read_scored_rows(self.folder.scored)
+        return {split: found[split] for split in self.results["models"]["teacher"]["splits"] if split in found}
 
 
 def read_run(path: Path) -> FinishedRun:
@@ -65,15 +73,12 @@ def read_run(path: Path) -> FinishedRun:
             f"Expected the results of a run in {folder.results}, got a wrong {where or 'record'}: {first['msg']}. "
             "Give the output_dir of a run, or take another copy of its folder."
         ) from error
-    scored = read_scored_rows(folder.scored)
-    splits = results["models"]["teacher"]["splits"]
     return FinishedRun(
         folder=folder,
         results=results,
         history=_json(folder.history) if folder.history.is_file() else {},
         recipe=_text(folder.recipe) if folder.recipe.is_file() else "",
         environment=_json(folder.environment) if folder.environment.is_file() else {},
-        scored={split: scored[split] for split in splits if split in scored},
     )
 
 

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distilbert_kd.report.content import Content, Table, content_of, numbers_of
+from distilbert_kd.report.content import Content, content_of, numbers_of
 from distilbert_kd.report.pages import render_page
 from distilbert_kd.report.pictures import Picture, has_matplotlib
 from distilbert_kd.report.plots import draw_all
 from distilbert_kd.report.run_reading import FinishedRun, read_run
-from distilbert_kd.results import closing_lines, render_markdown
+from distilbert_kd.results import closing_lines, markdown_table, render_markdown
 from distilbert_kd.run_folder import PLOTS, RunFolder
 from distilbert_kd.storage import storage_errors, write_text
 
 
-__all__ = ["markdown_table", "write_report"]
+__all__ = ["write_report"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
             folder.plot(name).unlink(missing_ok=True)
         for name, picture in pictures.items():
             folder.plot(name).write_bytes(picture.png)
-    numbers = numbers_of(content, finished, list(pictures), missing)
+    numbers = numbers_of(content, list(pictures), missing)
     write_text(folder.report_numbers, json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
     write_text(folder.report_text, _markdown(finished, content, pictures, missing))
     write_text(folder.report, _page(finished, content, pictures, missing))
@@ -110,7 +110,8 @@ def _markdown(run: FinishedRun, content: Content, pictures: Mapping[str, Picture
     parts = [render_markdown(run.results).rstrip()]
     if content.verdicts:
         parts.append("## How sure")
-        parts += [markdown_table(table) for table in content.tables]
+        for table in content.tables:
+            parts += [f"{table.title}:", markdown_table(table)]
         parts.append("\n".join(f"- {line}" for line in content.verdicts))
         parts.append(
             "In brackets: 95 % intervals of a paired bootstrap over the rows; the noise of seeds comes on top."
@@ -123,14 +124,3 @@ def _markdown(run: FinishedRun, content: Content, pictures: Mapping[str, Picture
     if missing:
         parts += ["## Not shown", "\n".join(f"- {line}" for line in missing)]
     return "\n\n".join(parts) + "\n"
-
-
-def markdown_table(table: Table) -> str:
-    """A table in Markdown, with its title above it; what would be a tag or a cell's end is escaped."""
-    lines = [[_markdown_cell(cell) for cell in line] for line in (table.heads, *table.rows)]
-    drawn = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([f"{table.title}:", "", drawn[0], "|---" + "|---:" * (len(table.heads) - 1) + "|", *drawn[1:]])
-
-
-def _markdown_cell(text: str) -> str:
-    return text.replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

@@ -6,6 +6,7 @@ import statistics
 import pytest
 
 from distilbert_kd.errors import DataError, StorageError
+from distilbert_kd.report import comparing
 from distilbert_kd.report.comparing import write_comparison
 from distilbert_kd.report.comparison import compare_runs, tables_of
 from distilbert_kd.report.run_reading import read_run
@@ -88,3 +89,18 @@ def test_a_folder_that_is_no_run_is_named(runs, tmp_path):
     with pytest.raises(StorageError, match="nonesuch"):
         write_comparison([*runs, tmp_path / "nonesuch"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_scored_rows_are_not_read(tmp_path):
+    """Texts and logits of a hundred runs fill the memory, and one bad file would stop a table that needs none."""
+    run = fake_run(tmp_path / "run")
+    (run / "scored" / "validation.parquet").write_bytes(b"half a file")
+    assert "fake, validation:" in write_comparison([run], tmp_path / "out")[1]
+
+
+def test_without_matplotlib_no_older_figure_is_left(runs, tmp_path, monkeypatch):
+    """The figure of another comparison beside this table is read as this one's."""
+    monkeypatch.setattr(comparing, "has_matplotlib", lambda: False)
+    (tmp_path / "compare.png").write_bytes(b"of other runs")
+    assert "matplotlib is not installed" in write_comparison(runs, tmp_path)[1]
+    assert not (tmp_path / "compare.png").exists()
