@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.environment import describe_environment
 from distilbert_kd.metrics import SCORE_NAMES
-from distilbert_kd.report.writing import write_report
 from distilbert_kd.results import SCHEMA_VERSION, render_markdown
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.scored_rows import write_scored_rows
@@ -67,6 +66,8 @@ class RunRecords:
             revision: which of its revisions was asked for.
             seed: of the run.
         """
+        if not self.is_main:
+            return  # the hash of a model is no work for each process
         environment = describe_environment() | {
             "seed": seed,
             "data": {"source": source, "sha256": dict(rows_sha256)},
@@ -120,6 +121,8 @@ class RunRecords:
         if not self.is_main:
             return
         try:
+            from distilbert_kd.report.writing import write_report  # scipy.stats takes a second to import
+
             write_report(self.folder.root)
         except Exception as error:
             logger.warning("No report: %s. The run is whole: distilbert-kd report %s", error, self.folder.root)

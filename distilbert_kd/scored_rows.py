@@ -103,7 +103,7 @@ def read_scored_rows(folder: Path) -> dict[str, ScoredRows]:
         except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
             raise StorageError(
                 f"Expected the scored rows of a run in {path}, got: {reason_of(error)}. "
-                "Remove the file, and let `distilbert-kd evaluate RUN` write it again."
+                f"Remove the folder {folder}, and let `distilbert-kd evaluate RUN` write it again."
             ) from error
     return found
 

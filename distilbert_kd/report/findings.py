@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import entr, log_softmax
 
 from distilbert_kd.evaluation import predicted, softmax
 from distilbert_kd.metrics import is_regression_metric, labelled
@@ -145,9 +146,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray, num_bins: int = 10) -> l
 
 def entropies(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Entropy of softmax(logits / T) in nats, one for each row: [B, C] to [B]. At most ln C, reached as T grows."""
-    probabilities = softmax(logits / temperature)
-    logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
-    return -(probabilities * logs).sum(axis=1)
+    return entr(softmax(logits / temperature)).sum(axis=1)
 
 
 def telling_rows(scored: ScoredRows) -> dict[str, int]:
@@ -190,9 +189,8 @@ def most_different(logits: Mapping[str, np.ndarray], is_regression: bool, num_ro
         distance = np.abs(teacher - student).reshape(len(teacher))
         parts = np.zeros(len(distance), dtype=bool)
     else:
-        theirs, ours = softmax(teacher), softmax(student)
-        tiny = np.finfo(np.float64).tiny
-        distance = (theirs * (np.log(np.maximum(theirs, tiny)) - np.log(np.maximum(ours, tiny)))).sum(axis=1)
+        theirs, ours = log_softmax(teacher, axis=1), log_softmax(student, axis=1)
+        distance = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
         parts = theirs.argmax(axis=1) != ours.argmax(axis=1)
     order = np.lexsort((-distance, ~parts))[:num_rows]
     return [(int(row), float(distance[row])) for row in order]

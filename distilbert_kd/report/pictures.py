@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-__all__ = ["PAGE", "PAPER", "Draw", "Palette", "Picture", "draw", "has_matplotlib"]
+__all__ = ["Draw", "Palette", "Picture", "draw", "has_matplotlib"]
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class Palette:
 
 
 #: Colours that differ for colour-blind eyes as well (Okabe and Ito 2008).
-PAPER = Palette("#1f2328", "#d8dee4", "#ffffff", "#0072b2", "#d55e00", "#009e73")
+_PAPER = Palette("#1f2328", "#d8dee4", "#ffffff", "#0072b2", "#d55e00", "#009e73")
 _REM_PER_INCH = 7.4
 #: Stand-ins, put in place of which the SVG names the page's own variables.
-PAGE = Palette("#010203", "#010204", "#010205", "#010206", "#010207", "#010208")
+_PAGE = Palette("#010203", "#010204", "#010205", "#010206", "#010207", "#010208")
 _VARIABLES = {
-    PAGE.ink: "var(--ink)",
-    PAGE.grid: "var(--line)",
-    PAGE.back: "var(--card)",
-    PAGE.teacher: "var(--teacher)",
-    PAGE.student: "var(--student)",
-    PAGE.control: "var(--control)",
+    _PAGE.ink: "var(--ink)",
+    _PAGE.grid: "var(--line)",
+    _PAGE.back: "var(--card)",
+    _PAGE.teacher: "var(--teacher)",
+    _PAGE.student: "var(--student)",
+    _PAGE.control: "var(--control)",
 }
 Draw = Callable[["Axes", Palette], None]
 _SIZE = (4.6, 3.1)  # inches: text keeps its size on a phone
@@ -87,9 +87,9 @@ def draw(name: str, caption: str, picture: Draw, size: tuple[float, float] = _SI
     Returns:
         The figure, twice.
     """
-    png = _save(picture, PAPER, size, format="png", dpi=160)
+    png = _save(picture, _PAPER, size, format="png", dpi=160)
     metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    svg = _save(picture, PAGE, size, format="svg", metadata=metadata).decode()
+    svg = _save(picture, _PAGE, size, format="svg", metadata=metadata).decode()
     return Picture(name, caption, png, _for_page(svg, name, size[0]))
 
 
