@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, Self
 
 from distilbert_kd.errors import StorageError
+from distilbert_kd.hub.target import is_repo_id
 from distilbert_kd.plain_yaml import parse_yaml
 from distilbert_kd.run_folder import PLOTS, RunFolder
 from distilbert_kd.storage import reason_of
@@ -16,7 +17,6 @@ from distilbert_kd.storage import reason_of
 
 __all__ = ["RunFacts", "is_hub_id"]
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _PLACES = {name: place for place, name in enumerate(PLOTS)}
 _PATH_IN_TEXT = re.compile(r"(?<![\w:./~\\-])(?:~?/|[A-Za-z]:[\\/])(?:[^\s/\\:]+[\\/])*(?=[^\s/\\])")
 
@@ -119,7 +119,7 @@ class RunFacts:
 
 def is_hub_id(name: object) -> bool:
     """Whether a name can be a Hub id: `owner/name`, and no folder here."""
-    return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
+    return isinstance(name, str) and is_repo_id(name) and not Path(name).exists()
 
 
 def _without_places(value: Any, places: Mapping[str, str] | None = None) -> Any:

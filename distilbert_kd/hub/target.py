@@ -11,9 +11,8 @@ from distilbert_kd.errors import HubError
 from distilbert_kd.training_arguments import shown
 
 
-__all__ = ["HubTarget", "target_problems"]
+__all__ = ["HubTarget", "is_repo_id", "target_problems"]
 
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _REF = re.compile(r"[A-Za-z0-9_][\w./-]*")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _LONGEST = 96  # of a repository's id, on the Hub
@@ -63,7 +62,7 @@ class HubTarget:
     def command(self, run: Path) -> str:
         """The command that pushes a run here."""
         words = ["distilbert-kd", "push", str(run), "--repo", self.repo]
-        words += ["--private"] if self.private else []
+        words += {True: ["--private"], False: ["--public"], None: []}[self.private]
         for name in ("revision", "tag", "license", "language"):
             value = getattr(self, name)
             words += [f"--{name}", value] if value else []
@@ -84,7 +83,7 @@ def target_problems(push: Mapping[str, Any]) -> list[str]:
         return ["push.repo: missing; name the repository, as owner/name"]
     problems = []
     repo = given["repo"]
-    if isinstance(repo, str) and not _is_id(repo):
+    if isinstance(repo, str) and not is_repo_id(repo):
         expected = f"owner/name of letters, digits and . _ -, {_LONGEST} characters at most"
         problems.append(f"push.repo: expected {expected}, got {shown(repo)}")
     for key in ("revision", "tag"):
@@ -99,9 +98,16 @@ def target_problems(push: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _is_id(repo: str) -> bool:
-    is_bounded = len(repo) <= _LONGEST and not repo.endswith((".git", ".", "-"))
-    return bool(_ID.fullmatch(repo)) and is_bounded and not re.search(r"--|\.\.", repo)
+def is_repo_id(name: str) -> bool:
+    """Whether a name is `owner/name` as the Hub's client takes it; no file and no network is asked."""
+    from huggingface_hub.errors import HFValidationError  # not at once: each recipe imports this module
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented there
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1 and len(name) <= _LONGEST  # the client measures owner and name each for itself
 
 
 def _is_ref(name: str) -> bool:

@@ -53,4 +53,5 @@ def test_command_says_the_same_again():
     assert command == (
         "distilbert-kd push 'runs/a b' --repo ada/tiny --private --revision dev --tag v1 --license mit --language en"
     )
+    assert HubTarget("ada/tiny", private=False).command(Path("r")).endswith("--repo ada/tiny --public")
     assert HubTarget("ada/tiny", create_pr=True).command(Path("r")).endswith("--repo ada/tiny --create-pr")
