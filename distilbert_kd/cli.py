@@ -90,7 +90,7 @@ def _show_results(results: Mapping[str, Any], folder: RunFolder, quiet: bool) ->
 
 @app.command("report")
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    run: RunPath,
     out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: the run's own.")] = None,
 ) -> None:
     """Write the report of a finished run again: one page, Markdown, figures. Only the folder is read."""
@@ -196,7 +196,7 @@ def describe_command(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 @app.command("evaluate")
 def evaluate_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    run: RunPath,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="SECTION.KEY=VALUE", help="What is elsewhere on this machine: data.path=FOLDER."),
@@ -249,9 +249,9 @@ def card_command(
 ) -> None:
     """Write the model card of a finished run into its student's folder, README.md. Nothing is sent."""
     with _user_errors():
-        from distilbert_kd.hub.push import write_card_of
+        from distilbert_kd.hub.card import write_card
 
-        typer.echo(f"The card is {write_card_of(run, {'repo': repo, 'license': license, 'language': language})}")
+        typer.echo(f"The card is {write_card(run, {'repo': repo, 'license': license, 'language': language})}")
 
 
 @app.command("push")

@@ -20,7 +20,15 @@ from distilbert_kd.errors import HubError
 from distilbert_kd.hub.target import HubTarget
 
 
-__all__ = ["check_account", "check_card", "check_tag_is_free", "hub_errors", "is_on_hub", "prepare_repository"]
+__all__ = [
+    "check_account",
+    "check_card",
+    "check_tag_is_free",
+    "commit_of_tag",
+    "hub_errors",
+    "is_on_hub",
+    "prepare_repository",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +82,14 @@ def check_account(target: HubTarget, api: HfApi | None = None) -> None:
     role = ((account.get("auth") or {}).get("accessToken") or {}).get("role")
     if role == "read":
         raise HubError(f"Expected a token that may write, got a read-only one of {account['name']}. {_GET_TOKEN}")
-    if _is_private(api, target) is None:
+    is_private = _is_private(api, target)
+    if is_private is None:
         _refuse_foreign_owner(target, account)
         return
     if not target.create_pr:  # which whoever can read may open
         with hub_errors(f"to be allowed to write to {target.repo} as {account['name']}", _GET_TOKEN):
             api.auth_check(target.repo, write=True)
-    if target.private and not _is_private(api, target):
+    if target.private and not is_private:
         raise HubError(
             f"Expected {target.repo} to be private, as asked, got a public repository that exists already. Nothing "
             "was sent. Make it private in its settings, choose another name, or leave out private."
@@ -99,13 +108,29 @@ def check_tag_is_free(target: HubTarget) -> None:
     api = HfApi()
     if target.tag is None or _is_private(api, target) is None:
         return
-    with hub_errors(f"to look at the tags of {target.repo}"):
-        names = [tag.name for tag in api.list_repo_refs(target.repo).tags]
-    if target.tag in names:
+    if commit_of_tag(target, api) is not None:
         raise HubError(
             f"Expected the tag {target.tag} of {target.repo} to be free, got one that is there; a tag is never moved. "
             "Set push.tag to another."
         )
+
+
+def commit_of_tag(target: HubTarget, api: HfApi) -> str | None:
+    """The commit that has the target's tag.
+
+    Args:
+        target: in a repository that is there.
+        api: the client.
+
+    Returns:
+        Its full hash; None if the tag is free.
+
+    Raises:
+        HubError: the Hub can't be asked.
+    """
+    with hub_errors(f"to look at the tags of {target.repo}"):
+        tags = api.list_repo_refs(target.repo).tags
+    return next((tag.target_commit for tag in tags if tag.name == target.tag), None)
 
 
 def check_card(card: ModelCard) -> None:
@@ -150,22 +175,17 @@ def is_on_hub(api: HfApi, repo: str) -> bool:
 
 
 def _whoami(api: HfApi) -> dict[str, Any]:
-    try:
-        with_token = api.whoami()
-    except LocalTokenNotFoundError as error:
-        raise HubError(f"Expected to be logged in to {constants.ENDPOINT}, got no token. {_GET_TOKEN}") from error
-    except HfHubHTTPError as error:
-        if error.response.status_code != 401:
+    with hub_errors(f"to reach {constants.ENDPOINT}", "Check the connection, and try again."):
+        try:
+            return api.whoami()
+        except LocalTokenNotFoundError as error:
+            raise HubError(f"Expected to be logged in to {constants.ENDPOINT}, got no token. {_GET_TOKEN}") from error
+        except HfHubHTTPError as error:
+            if error.response.status_code != 401:
+                raise
             raise HubError(
-                f"Expected {constants.ENDPOINT} to say who this is, got: {_said(error)}. Try again."
+                f"Expected a token that {constants.ENDPOINT} knows, got one that it refuses. {_GET_TOKEN}"
             ) from error
-        raise HubError(
-            f"Expected a token that {constants.ENDPOINT} knows, got one that it refuses. {_GET_TOKEN}"
-        ) from error
-    except Exception as error:
-        with hub_errors(f"to reach {constants.ENDPOINT}", "Check the connection, and try again."):
-            raise error
-    return with_token
 
 
 def _is_private(api: HfApi, target: HubTarget) -> bool | None:

@@ -41,21 +41,27 @@ _CITATION = """@article{hinton2015distilling,
 _LARGEST_RECIPE = 20_000
 
 
-def write_card(folder: RunFolder, **options: str | None) -> Path:
-    """Writes the card beside the student's weights, where the Hub looks for it.
+def write_card(run: Path, options: Mapping[str, Any]) -> Path:
+    """Writes the card of a run beside its student's weights. A push makes its own.
 
     Args:
-        folder: of a finished run.
-        **options: see `make_card`.
+        run: the folder of a finished run.
+        options: keys of `HubTarget`; without a repository, here and in the recipe, the card speaks of a folder.
 
     Returns:
         The card's path.
 
     Raises:
-        StorageError: a record can't be read, or the card can't be written.
+        HubError: the repository has no valid name.
+        StorageError: it is no finished run, or the disk is at fault.
     """
+    folder = RunFolder.open(run)
+    facts = RunFacts.read(folder)
+    target = HubTarget.of({"repo": "owner/name"}, facts.push, options)  # any name, to check the other keys
+    repo = options.get("repo") or facts.push.get("repo")
     path = folder.student / "README.md"
-    write_text(path, str(make_card(RunFacts.read(folder), **options)))
+    card = make_card(facts, repo, target.tag or target.revision, target.license, target.language)
+    write_text(path, str(card))
     return path
 
 
@@ -141,8 +147,7 @@ def _data(facts: RunFacts) -> str:
 
 def _snippet(facts: RunFacts, repo: str | None, revision: str | None) -> str:
     place = repo or "path/to/student"
-    arguments = [repr("text-classification"), f"model={place!r}", *([f"revision={revision!r}"] if revision else [])]
-    arguments = [argument.replace("'", '"') for argument in arguments]
+    arguments = ['"text-classification"', f'model="{place}"', *([f'revision="{revision}"'] if revision else [])]
     text = '{"text": "The first text.", "text_pair": "The second text."}' if _has_pairs(facts) else '"A text."'
     options = [f"truncation=True, max_length={facts.recipe['data']['max_length']}"]
     if facts.config.get("problem_type") == "regression":

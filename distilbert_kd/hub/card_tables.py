@@ -1,8 +1,6 @@
 """The figures of a card: one sentence, the table of student, teacher and control, and how they were got."""
 
 from collections.abc import Mapping
-from math import sqrt
-from statistics import NormalDist
 from typing import Any
 
 from distilbert_kd.hub.facts import RunFacts
@@ -11,7 +9,7 @@ from distilbert_kd.hub.metadata import metric_name
 from distilbert_kd.metrics import is_regression_metric
 
 
-__all__ = ["class_table", "comparison", "evaluation_lines", "one_sentence", "wilson_interval"]
+__all__ = ["class_table", "comparison", "evaluation_lines", "one_sentence"]
 
 _ARMS = {"student": "**student**", "teacher": "teacher", "control": "the same student, labels alone"}
 _MOST_CLASSES = 30
@@ -123,33 +121,12 @@ def evaluation_lines(facts: RunFacts, data: str) -> list[str]:
         if interval:
             line += f" (95 % interval of the score, over rows: {interval['low']:.3f} to {interval['high']:.3f})"
         elif "accuracy" in scored["metrics"]:
-            low, high = wilson_interval(scored["metrics"]["accuracy"], scored["num_rows"])
+            low, high = _wilson_interval(scored["metrics"]["accuracy"], scored["num_rows"])
             line += f" (95 % interval of the accuracy, over rows: {low:.3f} to {high:.3f})"
         if scored.get("calibration_error") is not None:
             line += f"; calibration error {scored['calibration_error']:.3f}"
         lines.append(f"{line}.")
     return [f"Data: {data}. The figures are those of the weights in this folder.", "\n".join(lines)]
-
-
-def wilson_interval(share: float, num_rows: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval for a share of rows: what the number of rows alone leaves open.
-
-    Formula: (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z the normal quantile of (1 + level)/2.
-
-    Args:
-        share: p, in [0, 1].
-        num_rows: n > 0.
-        level: of confidence.
-
-    Returns:
-        Both ends, in [0, 1].
-
-    Source: Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
-    """
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    middle = share + z**2 / (2 * num_rows)
-    half = z * sqrt(share * (1 - share) / num_rows + z**2 / (4 * num_rows**2))
-    return (middle - half) / (1 + z**2 / num_rows), (middle + half) / (1 + z**2 / num_rows)
 
 
 def class_table(facts: RunFacts) -> str:
@@ -177,6 +154,14 @@ def class_table(facts: RunFacts) -> str:
     left = f"\n\n{len(rows) - _MOST_CLASSES} classes differ less." if len(rows) > _MOST_CLASSES else ""
     headers = ["class", "rows", "student", "teacher", "difference"]
     return f"Recall on {escaped(split)}, times 100:\n\n{table(headers, rows[:_MOST_CLASSES])}{left}"
+
+
+def _wilson_interval(accuracy: float, num_rows: int) -> tuple[float, float]:
+    """What the number of rows alone leaves open, at 95 %."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(accuracy * num_rows), num_rows).proportion_ci(method="wilson")
+    return interval.low, interval.high
 
 
 def _reported(facts: RunFacts, split: str) -> Mapping[str, Any]:

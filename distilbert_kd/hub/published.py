@@ -4,9 +4,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 from distilbert_kd.errors import HubError
@@ -57,36 +56,34 @@ class PublishedFolder:
     left_out: tuple[str, ...]
 
 
-def build_published(
-    folder: RunFolder, target: HubTarget, is_known: Callable[[str], bool] = lambda name: True
-) -> PublishedFolder:
-    """Builds the folder to publish, in place of one that an earlier push left.
+def build_published(folder: RunFolder, facts: RunFacts, target: HubTarget) -> PublishedFolder:
+    """Builds the folder to publish, in place of one that an earlier push left. Nothing else of the run is touched.
 
     Weights are linked where the file system can, not copied. Card, recipe and results are written without the places
     of this machine.
 
     Args:
         folder: of a finished run.
+        facts: of the run.
         target: where it goes.
-        is_known: whether the Hub has a repository of this name, for links to teacher and base.
 
     Returns:
         The folder, and what is in it.
 
     Raises:
         HubError: a file holds what looks like a token of the Hub.
-        StorageError: a record can't be read, or the folder can't be written.
+        StorageError: the folder can't be written.
     """
-    facts, root = RunFacts.read(folder).known_to(is_known), folder.published
-    card = str(make_card(facts, target.repo, target.tag or target.revision, target.license, target.language))
-    write_text(folder.student / "README.md", card)
+    root = folder.published
     with storage_errors(root):
         if root.is_dir():
             shutil.rmtree(root)
         root.mkdir()
-        for source, place in _allowed(folder):
-            _put(source, root / place)
-    write_text(root / "README.md", card)
+        for base, patterns in ((folder.student, _OF_STUDENT), (folder.root, _OF_RUN)):
+            for path in _allowed(base, patterns):
+                _put(path, root / path.relative_to(base))
+    card = make_card(facts, target.repo, target.tag or target.revision, target.license, target.language)
+    write_text(root / "README.md", str(card))
     write_text(root / "recipe.yaml", dump_yaml(dict(facts.recipe)))
     write_text(root / "results.json", json.dumps(facts.results, indent=2, ensure_ascii=False) + "\n")
     sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in root.rglob("*") if path.is_file()}
@@ -96,15 +93,12 @@ def build_published(
     return PublishedFolder(root, dict(sorted(sizes.items())), tuple(sorted(left_out)))
 
 
-def _allowed(folder: RunFolder) -> Iterator[tuple[Path, str]]:
-    """Files that may go out, each with its place in the repository; no link, which may lead anywhere."""
-    for path in sorted(folder.student.iterdir()):
-        if path.is_file() and not path.is_symlink() and any(fnmatch(path.name, each) for each in _OF_STUDENT):
-            yield path, path.name
-    for pattern in _OF_RUN:
-        for path in sorted(folder.root.glob(pattern)):
-            if path.is_file() and not path.is_symlink():
-                yield path, path.relative_to(folder.root).as_posix()
+def _allowed(base: Path, patterns: Iterable[str]) -> Iterator[Path]:
+    """Files below `base` that may go out; nothing behind a link, which may lead anywhere."""
+    for pattern in patterns:
+        for path in base.glob(pattern):
+            if path.is_file() and path.resolve() == base.resolve() / path.relative_to(base):
+                yield path
 
 
 def _put(source: Path, place: Path) -> None:

@@ -17,11 +17,12 @@ from distilbert_kd.hub.account import (
     check_account,
     check_card,
     check_tag_is_free,
+    commit_of_tag,
     hub_errors,
     is_on_hub,
     prepare_repository,
 )
-from distilbert_kd.hub.card import planned_card, write_card
+from distilbert_kd.hub.card import planned_card
 from distilbert_kd.hub.facts import RunFacts
 from distilbert_kd.hub.load_back import load_back
 from distilbert_kd.hub.published import PublishedFolder, build_published
@@ -37,7 +38,6 @@ __all__ = [
     "push_results",
     "push_run",
     "target_of",
-    "write_card_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,8 @@ def plan_push(run: Path, target: HubTarget) -> PublishedFolder:
         HubError: something in it may not be published.
         StorageError: it is no finished run, or the disk is at fault.
     """
-    return build_published(RunFolder.open(run), target)
+    folder = RunFolder.open(run)
+    return build_published(folder, RunFacts.read(folder), target)
 
 
 def describe_plan(published: PublishedFolder, target: HubTarget) -> str:
@@ -139,29 +140,6 @@ def describe_plan(published: PublishedFolder, target: HubTarget) -> str:
     if published.left_out:
         lines.append(f"Left out of the student's folder: {', '.join(published.left_out)}")
     return "\n".join([*lines, f"Nothing was sent. The folder is {published.root}"])
-
-
-def write_card_of(run: Path, options: Mapping[str, Any]) -> Path:
-    """Writes the card of a run into its student's folder.
-
-    Args:
-        run: the folder of a finished run.
-        options: keys of `HubTarget`; without a repository, here and in the recipe, the card speaks of a folder.
-
-    Returns:
-        The card's path.
-
-    Raises:
-        HubError: the repository has no valid name.
-        StorageError: it is no finished run, or the disk is at fault.
-    """
-    folder = RunFolder.open(run)
-    given = {**RunFacts.read(folder).push, **{key: value for key, value in options.items() if value is not None}}
-    target = HubTarget.of({"repo": "owner/name"}, given)  # any name, to check the other keys
-    revision = target.tag or target.revision
-    return write_card(
-        folder, repo=given.get("repo"), revision=revision, license=target.license, language=target.language
-    )
 
 
 def push_run(run: Path, target: HubTarget, has_check: bool = True) -> Pushed:
@@ -210,19 +188,20 @@ def push_results(run: Path, target: HubTarget, results: Mapping[str, Any]) -> No
 def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
     api = HfApi()
     check_account(target, api)
-    published = build_published(folder, target, lambda name: is_on_hub(api, name))
+    facts = RunFacts.read(folder).known_to(lambda name: is_on_hub(api, name))
+    published = build_published(folder, facts, target)
     prepare_repository(target, api)
     before = None if target.create_pr else _head(api, target)
     num_bytes = sum(published.sizes.values())
     logger.info("push: %d files, %.1f MB, to %s", len(published.sizes), num_bytes / 1e6, target.repo)
     with hub_errors(f"to upload the student to {target.repo}"):
-        info = _commit(api, published, target, folder)
+        info = _commit(api, published, target, facts)
     revision = info.pr_revision or target.tag or target.revision or constants.DEFAULT_REVISION
     commit = info.oid
     is_new = commit != before
     if target.tag:
         _tag(api, target, commit)
-    checked = _check(folder, target, revision, commit) if has_check else None
+    checked = _check(folder, facts, target, revision, commit) if has_check else None
     return Pushed(info.pr_url or info.commit_url, revision, commit, is_new, checked)
 
 
@@ -231,9 +210,8 @@ def _head(api: HfApi, target: HubTarget) -> str | None:
         return api.model_info(target.repo, revision=target.revision).sha
 
 
-def _commit(api: HfApi, published: PublishedFolder, target: HubTarget, folder: RunFolder) -> CommitInfo:
+def _commit(api: HfApi, published: PublishedFolder, target: HubTarget, facts: RunFacts) -> CommitInfo:
     """One commit, whatever the size: `upload_folder` may split a folder, and a half-sent model would be public."""
-    facts = RunFacts.read(folder)
     layers, task = len(facts.results["student"]["layers"]), facts.results["task"]
     operations = [CommitOperationAdd(name, published.root / name) for name in published.sizes]
     return api.create_commit(
@@ -247,24 +225,23 @@ def _commit(api: HfApi, published: PublishedFolder, target: HubTarget, folder: R
 
 
 def _tag(api: HfApi, target: HubTarget, commit: str) -> None:
-    tag = str(target.tag)
+    tag, tagged = str(target.tag), commit_of_tag(target, api)
+    if tagged == commit:
+        return
+    if tagged is not None:
+        raise HubError(
+            f"Expected the tag {tag} of {target.repo} to be free, got one at {tagged[:8]}. The student was pushed as "
+            f"{commit[:8]}; a tag is never moved: choose another."
+        )
     with hub_errors(f"to tag {target.repo} with {tag}"):
-        tags = {each.name: each.target_commit for each in api.list_repo_refs(target.repo).tags}
-        if tags.get(tag) not in (None, commit):
-            raise HubError(
-                f"Expected the tag {tag} of {target.repo} to be free, got one at {tags[tag][:8]}. The student was "
-                f"pushed as {commit[:8]}; a tag is never moved: choose another."
-            )
-        if tag not in tags:
-            api.create_tag(target.repo, tag=tag, revision=commit)
-            logger.info("push: tagged %s as %s", commit[:8], tag)
+        api.create_tag(target.repo, tag=tag, revision=commit)
+    logger.info("push: tagged %s as %s", commit[:8], tag)
 
 
-def _check(folder: RunFolder, target: HubTarget, revision: str, commit: str) -> str:
+def _check(folder: RunFolder, facts: RunFacts, target: HubTarget, revision: str, commit: str) -> str:
     """The line on what came back."""
-    max_length = RunFacts.read(folder).recipe["data"]["max_length"]
     logger.info("push: loading it back with an empty cache")
-    back = load_back(target.repo, revision, folder.student, max_length)
+    back = load_back(target.repo, revision, folder.student, facts.recipe["data"]["max_length"])
     if back.commit != commit or not back.largest_difference <= _TOLERANCE:
         raise HubError(
             f"Expected {target.repo} at {revision} to be the student of {folder.root} (commit {commit[:8]}), got "

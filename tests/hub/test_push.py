@@ -14,6 +14,7 @@ from distilbert_kd.errors import HubError
 from distilbert_kd.hub import load_back as load_back_module
 from distilbert_kd.hub import push as push_module
 from distilbert_kd.hub.account import check_account
+from distilbert_kd.hub.facts import RunFacts
 from distilbert_kd.hub.load_back import LoadedBack
 from distilbert_kd.hub.target import HubTarget
 from distilbert_kd.run_folder import RunFolder
@@ -100,7 +101,7 @@ class TestPush:
         tree = repository.trees[repository.branches["main"]]
         assert tree.keys() == PUBLISHED
         assert tree["model.safetensors"].content == (run / "student/model.safetensors").read_bytes()
-        assert tree["README.md"].content == (run / "student/README.md").read_bytes()
+        assert tree["README.md"].content == (run / "hub/README.md").read_bytes()
         assert f"Pushed: {hub.endpoint}/ada/tiny/commit/{repository.branches['main']}" in answer.stdout
 
     def test_token_goes_to_the_hub_and_nowhere_else(self, client, hub, run):
@@ -180,6 +181,26 @@ class TestPush:
         assert {path.relative_to(run / "hub").as_posix() for path in (run / "hub").rglob("*") if path.is_file()} == (
             PUBLISHED - {".gitattributes"}
         )
+
+    @pytest.mark.parametrize("options", [[], ["--dry-run"]])
+    def test_card_in_the_students_folder_stays(self, client, hub, run, options):
+        """Its owner may have written more into it; a push, and a look at one, write to `hub` alone."""
+        (run / "student/README.md").write_text("By hand.")
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        assert push(client, run, *options).exit_code == 0
+        after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        assert {path: content for path, content in after.items() if run / "hub" not in path.parents} == before
+        assert "# tiny" in (run / "hub/README.md").read_text().splitlines()
+
+    def test_what_is_behind_a_link_stays_here(self, client, hub, run, tmp_path):
+        """A folder or file that is linked into the run may be anybody's."""
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "private.json").write_text("{}")
+        (run / "exports").symlink_to(elsewhere)
+        (run / "student/vocab.txt").symlink_to(elsewhere / "private.json")
+        assert push(client, run, "--dry-run").exit_code == 0
+        assert not (run / "hub/exports").exists() and not (run / "hub/vocab.txt").exists()
 
     def test_recipe_says_where_to(self, client, hub, tmp_path):
         """A push that failed after the run is repeated without typing its options again."""
@@ -322,7 +343,7 @@ class TestLoadBack:
         back = LoadedBack(commit if is_same_commit else "d" * 40, difference, 4)
         monkeypatch.setattr(push_module, "load_back", lambda *arguments: back)
         with pytest.raises(HubError, match="to be the student of"):
-            push_module._check(RunFolder(run), HubTarget("ada/tiny"), "main", commit)
+            push_module._check(RunFolder(run), RunFacts.read(RunFolder(run)), HubTarget("ada/tiny"), "main", commit)
 
     @pytest.mark.slow
     def test_another_model_gives_other_logits(self, client, hub, run):
