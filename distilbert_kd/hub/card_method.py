@@ -7,7 +7,7 @@ from distilbert_kd.hub.facts import RunFacts
 from distilbert_kd.hub.markdown import code
 
 
-__all__ = ["formula", "method_lines"]
+__all__ = ["method_lines"]
 
 
 def method_lines(facts: RunFacts) -> str:
@@ -24,7 +24,7 @@ def method_lines(facts: RunFacts) -> str:
     pairs = ", ".join(f"{student} from {source}" for student, source in enumerate(layers))
     lines = [
         f"- Layers, each a copy of one of {origin} to start with, counted from 0: {pairs}.",
-        f"- Loss: {formula(facts)}",
+        f"- Loss: {_formula(facts)}",
         f"- Seed {facts.results['seed']}"
         + (f", {facts.num_steps:,} optimiser steps" if facts.num_steps else "")
         + f", {facts.results['data']['rows']['train']:,} training rows.",
@@ -35,15 +35,8 @@ def method_lines(facts: RunFacts) -> str:
     return "\n".join(lines)
 
 
-def formula(facts: RunFacts) -> str:
-    """The objective with this run's numbers in it.
-
-    Args:
-        facts: of the run.
-
-    Returns:
-        One line of Markdown, and its legend.
-    """
+def _formula(facts: RunFacts) -> str:
+    """The objective with this run's numbers in it: one line of Markdown, and its legend."""
     distillation = facts.results["distillation"]
     temperature, alpha = distillation["temperature"], distillation["alpha"]
     is_regression = facts.config.get("problem_type") == "regression"

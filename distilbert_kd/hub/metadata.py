@@ -13,10 +13,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from distilbert_kd.hub.facts import RunFacts, is_hub_id
 
 
-__all__ = ["METRIC_IDS", "card_metadata", "dataset_id", "metric_name"]
+__all__ = ["card_metadata", "dataset_id", "metric_name"]
 
 #: Names in `results.json` to those of https://huggingface.co/metrics.
-METRIC_IDS = {
+_METRIC_IDS = {
     "accuracy": "accuracy",
     "f1": "f1",
     "matthews_correlation": "matthews_correlation",
@@ -99,7 +99,7 @@ def _eval_results(facts: RunFacts, dataset: str | None) -> list[EvalResult]:
             task_name="Text Classification",
             **source,
             dataset_split=split,
-            metric_type=METRIC_IDS.get(key, key),
+            metric_type=_METRIC_IDS.get(key, key),
             metric_name=metric_name(key, metric),
             metric_value=value,
         )
