@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from distilbert_kd.hub.target import target_problems
-from distilbert_kd.plain_yaml import dump_yaml
-from distilbert_kd.recipe_file import NAME, PathText, Section, Text, checked_training_arguments, read_recipe
+from distilbert_kd.recipe_file import BaseRecipe, PathText, Section, Text, checked_training_arguments, read_recipe
 from distilbert_kd.recipe_rules import data_problems, distillation_problems, student_problems, teacher_problems
 from distilbert_kd.training_arguments import known_training_arguments
 
@@ -201,17 +200,9 @@ class Push(Section):
         return target_problems(given)
 
 
-class Recipe(Section):
+class Recipe(BaseRecipe):
     """One run."""
 
-    name: Annotated[str, Field(pattern=NAME)] = Field(description="The run's name; the file's name by default.")
-    output_dir: PathText = Field(
-        default_factory=lambda known: f"runs/{known['name']}",
-        description="The run folder: new, empty, or of this recipe's own run that was cut off.",
-    )
-    seed: int = Field(
-        default=42, ge=0, lt=2**32, description="Seed of rows, weights and dropout, for every model of the run."
-    )
     data: Data
     teacher: Teacher
     student: Student = Student()
@@ -223,17 +214,12 @@ class Recipe(Section):
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
         default=None, description="How attention is computed in training; transformers' choice by default."
     )
-
     push: Push | None = Field(default=None, description="Present: push the student to the Hub when the run is done.")
 
     @property
     def asks_teacher_at_each_step(self) -> bool:
         """Whether the teacher is in memory while the student trains, and reads the student's tokens."""
         return self.distillation.has_deep_terms or not self.teacher.cache
-
-    def to_yaml(self) -> str:
-        """Write the resolved recipe: every key that is set or has a default, in the order of the models."""
-        return dump_yaml(self.model_dump(exclude_none=True))
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

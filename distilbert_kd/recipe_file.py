@@ -1,7 +1,7 @@
 """From a file and overrides to a checked recipe, of whichever kind.
 
-A kind of recipe is a pydantic model whose sections are `Section`s. Reading, overrides and messages are the same for
-all of them. Nothing here imports torch.
+A kind of recipe is a `BaseRecipe` whose sections are `Section`s. Reading, overrides and messages are the same for all
+of them. Nothing here imports torch.
 """
 
 import os
@@ -14,15 +14,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from distilbert_kd.errors import RecipeError
-from distilbert_kd.plain_yaml import MAX_BYTES, parse_yaml
+from distilbert_kd.plain_yaml import MAX_BYTES, dump_yaml, parse_yaml
 from distilbert_kd.recipe_messages import error_lines
 from distilbert_kd.training_arguments import check_training_arguments, shown
 
 
-__all__ = ["NAME", "OtherKindError", "PathText", "Section", "Text", "checked_training_arguments", "read_recipe"]
+__all__ = ["BaseRecipe", "OtherKindError", "PathText", "Section", "Text", "checked_training_arguments", "read_recipe"]
 
 #: The pattern of a run's name.
-NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
+_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
@@ -45,6 +45,23 @@ class Section(BaseModel):
         return []
 
 
+class BaseRecipe(Section):
+    """What every kind of recipe has beside its sections."""
+
+    name: Annotated[str, Field(pattern=_NAME)] = Field(description="The run's name; the file's name by default.")
+    output_dir: PathText = Field(
+        default_factory=lambda known: f"runs/{known['name']}",
+        description="The run folder: new, empty, or of this recipe's own run that was cut off, which then goes on.",
+    )
+    seed: int = Field(
+        default=42, ge=0, lt=2**32, description="Seed of rows, weights and dropout, for every model of the run."
+    )
+
+    def to_yaml(self) -> str:
+        """Write the resolved recipe: every key that is set or has a default, in the order of the models."""
+        return dump_yaml(self.model_dump(exclude_none=True))
+
+
 class OtherKindError(RecipeError):
     """The file is a recipe, but one of another command."""
 
@@ -52,7 +69,7 @@ class OtherKindError(RecipeError):
 #: The section that only one kind of recipe has, and the command that reads it.
 _COMMANDS = {"data": "run", "text": "pretrain"}
 
-AnyRecipe = TypeVar("AnyRecipe", bound=Section)
+AnyRecipe = TypeVar("AnyRecipe", bound=BaseRecipe)
 
 
 def checked_training_arguments(where: str) -> AfterValidator:
@@ -80,7 +97,7 @@ def read_recipe(path: Path, overrides: Sequence[str], kind: type[AnyRecipe], doc
     Args:
         path: the YAML file.
         overrides: `section.key=value`, the value in YAML; later ones win.
-        kind: the model of the recipe; it has a field `name`.
+        kind: the model of the recipe.
         documented_in: the document that lists its keys, for the messages.
 
     Returns:
@@ -97,7 +114,7 @@ def read_recipe(path: Path, overrides: Sequence[str], kind: type[AnyRecipe], doc
     stem = Path(path).stem
     if values.get("name") is None:
         values["name"] = stem
-        if not re.match(NAME, stem):
+        if not re.match(_NAME, stem):
             got = f"the file's name {shown(stem)} can't be one"
             problems.append(f"name: missing, and {got}; set name (letters, digits, . _ -)")
             values["name"] = "unnamed"

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from distilbert_kd.plain_yaml import dump_yaml
 from distilbert_kd.recipe import Student, Term, TermName, WeightOrTerm
-from distilbert_kd.recipe_file import NAME, PathText, Section, Text, checked_training_arguments, read_recipe
+from distilbert_kd.recipe_file import BaseRecipe, PathText, Section, Text, checked_training_arguments, read_recipe
 from distilbert_kd.recipe_rules import teacher_problems
 from distilbert_kd.training_arguments import shown
 
@@ -113,15 +112,9 @@ def _without_evaluation(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-class PretrainingRecipe(Section):
+class PretrainingRecipe(BaseRecipe):
     """One task-agnostic distillation."""
 
-    name: Annotated[str, Field(pattern=NAME)] = Field(description="The run's name; the file's name by default.")
-    output_dir: PathText = Field(
-        default_factory=lambda known: f"runs/{known['name']}",
-        description="The run folder: new, empty, or of the same recipe, which then goes on.",
-    )
-    seed: int = Field(default=42, ge=0, lt=2**32, description="Seed of rows, masks, weights and dropout.")
     text: PretrainingText
     teacher: LanguageTeacher
     student: Student = Student()
@@ -129,10 +122,6 @@ class PretrainingRecipe(Section):
     training: Annotated[
         dict[str, Any], checked_training_arguments("training"), AfterValidator(_without_evaluation)
     ] = Field(default_factory=dict, description="Training arguments; those of DistilBERT by default.")
-
-    def to_yaml(self) -> str:
-        """Write the resolved recipe: every key that is set or has a default, in the order of the models."""
-        return dump_yaml(self.model_dump(exclude_none=True))
 
     @property
     def term_settings(self) -> dict[str, dict[str, Any]]:
