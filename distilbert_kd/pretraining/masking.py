@@ -20,7 +20,7 @@ from distilbert_kd.length_grouping import LengthGroupedBatchSampler
 from distilbert_kd.losses.logits import IGNORE_INDEX
 
 
-__all__ = ["EpochBatchSampler", "MaskedRows", "PaddingCollator"]
+__all__ = ["EpochBatchSampler", "MaskedRows", "PaddingCollator", "ShuffledBatchSampler"]
 
 
 class ShuffledBatchSampler(BatchSampler):

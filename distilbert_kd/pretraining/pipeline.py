@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
 
 from distilbert_kd.compatibility import check_same_tokenizer
 from distilbert_kd.deep_terms import DeepTerms, Term
@@ -31,7 +31,7 @@ from distilbert_kd.sharding import is_sharded, take_up
 from distilbert_kd.storage import storage_errors, write_text
 from distilbert_kd.student.build import build_student, freeze_embeddings
 from distilbert_kd.task_rows import max_length_of
-from distilbert_kd.teacher import load_tokenizer
+from distilbert_kd.teacher import hub_commit, load_tokenizer
 from distilbert_kd.training import run_training, save_model_folder, take_back
 from distilbert_kd.weights import weights_sha256
 
@@ -76,6 +76,7 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
     folder = RunFolder(Path(recipe.output_dir))
     arguments = _arguments(recipe, folder, show_bars)  # first, because it tells accelerate of the other processes
     records = RunRecords(folder, PartialState().is_main_process)
+    yaml = recipe.to_yaml()
     tokenizer = load_tokenizer(recipe.teacher.model, recipe.teacher.revision)
     teacher = load_language_model(recipe.teacher.model, recipe.teacher.revision, recipe.objective.needs_vocabulary)
     student, layers = _student(recipe, teacher, tokenizer)
@@ -86,17 +87,18 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
         check_vocabularies(student, teacher)
     with locked(folder) if records.is_main else nullcontext():
         if records.is_main:
-            enter_run(folder, flat_recipe(recipe.to_yaml()), allow_changed)
+            enter_run(folder, flat_recipe(yaml), allow_changed)
         PartialState().wait_for_everyone()
         progress = Progress(folder, records.is_main)
         logger.info("device: %s", describe_device(arguments))
         text = tokenized_text(_source(recipe), tokenizer, Path(recipe.text.cache_dir or DEFAULT_CACHE_DIR))
         logger.info("text: %s rows, %s tokens from %s", f"{len(text.rows):,}", f"{text.num_tokens:,}", text.source)
+        teacher_sha256 = weights_sha256(teacher)
         progress.take_identity(
             {
-                "recipe": flat_recipe(recipe.to_yaml()),
+                "recipe": flat_recipe(yaml),
                 "text": text.key,
-                "teacher": [weights_sha256(teacher), weights_sha256(student)],
+                "teacher": [teacher_sha256, weights_sha256(student)],
                 "num_processes": PartialState().num_processes,
             },
             allow_changed,
@@ -104,8 +106,8 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
         trainer = _trainer(recipe, arguments, student, teacher, tokenizer, text)
         progress.write()
         if records.is_main:
-            records.write_recipe(recipe.to_yaml())
-            write_text(folder.environment, _json(_environment(recipe, teacher, text)))
+            records.write_recipe(yaml)
+            write_text(folder.environment, _json(_environment(recipe, teacher_sha256, text)))
         history, first_step = _train(trainer, student, folder, records, progress, allow_changed)
         results = {
             "schema_version": 1,
@@ -187,7 +189,6 @@ def _student(
         check_same_tokenizer(load_tokenizer(recipe.student.init_from), tokenizer)
         origin = load_language_model(recipe.student.init_from, None, recipe.objective.needs_vocabulary)
     layers = layers_of(recipe.student, teacher, origin)
-    set_seed(recipe.seed)  # of projections, where the widths differ
     student = build_student(origin, layers=layers, architecture=recipe.student.architecture)
     if recipe.student.freeze_embeddings:
         freeze_embeddings(student)
@@ -260,15 +261,15 @@ def _terms(recipe: PretrainingRecipe) -> dict[str, Term]:
     return {name: Term(**settings) for name, settings in recipe.term_settings.items()}
 
 
-def _environment(recipe: PretrainingRecipe, teacher: PreTrainedModel, text: TokenizedText) -> dict[str, Any]:
+def _environment(recipe: PretrainingRecipe, teacher_sha256: str, text: TokenizedText) -> dict[str, Any]:
     return describe_environment() | {
         "seed": recipe.seed,
         "text": {"source": text.source, "key": text.key},
         "teacher": {
             "model": recipe.teacher.model,
             "revision": recipe.teacher.revision,
-            "commit": getattr(teacher.config, "_commit_hash", None),
-            "weights_sha256": weights_sha256(teacher),
+            "commit": hub_commit(recipe.teacher.model, recipe.teacher.revision),
+            "weights_sha256": teacher_sha256,
         },
     }
 

@@ -111,6 +111,19 @@ def test_the_results_describe_the_folder_also_when_there_were_projections(teache
     assert results["student"]["weights_sha256"] == weights_sha256(saved)
 
 
+def test_the_environment_names_the_teacher_by_commit_and_weights(teachers, tmp_path, monkeypatch):
+    """Prevents a teacher of the Hub whose commit nobody can find out: its config doesn't tell."""
+    monkeypatch.setattr(pipeline, "hub_commit", lambda model, revision: f"{Path(model).name} at {revision}")
+    path = write_recipe(tmp_path, teachers / "encoder", objective=HEADLESS)
+    pretrain(load_pretraining_recipe(path, ["training.max_steps=1"]))
+    assert json.loads((tmp_path / "run" / "environment.json").read_text("utf-8"))["teacher"] == {
+        "model": str(teachers / "encoder"),
+        "revision": None,
+        "commit": "encoder at None",
+        "weights_sha256": weights_sha256(AutoModel.from_pretrained(teachers / "encoder")),
+    }
+
+
 def test_checkpoints_stay_if_the_recipe_asks_for_them(teachers, tmp_path):
     """Prevents the loss of what was asked for."""
     training = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
