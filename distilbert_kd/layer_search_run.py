@@ -24,7 +24,8 @@ from distilbert_kd.environment import describe_environment
 from distilbert_kd.errors import DataError, RecipeError
 from distilbert_kd.evaluation import evaluate_logits
 from distilbert_kd.hardware import describe_device
-from distilbert_kd.layer_search import LayerSearch, measure_on, search_layers
+from distilbert_kd.layer_importance import measure_on
+from distilbert_kd.layer_search import LayerSearch, search_layers
 from distilbert_kd.layer_search_report import write_report
 from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric, labelled
 from distilbert_kd.plan import num_training_steps
