@@ -55,6 +55,14 @@ class Client:
         return Answer(**json.loads(self.process.stdout.readline()))
 
 
+def push(
+    client: Client, run: Path, *options: str, repo: str = "ada/tiny", load_back: bool = False, **settings: Any
+) -> Answer:
+    """Runs `distilbert-kd push`; without loading it back, which takes seconds, if that is not what is tested."""
+    checks = [] if load_back else ["--no-load-back"]
+    return client.ask("push", run, "--repo", repo, *checks, *options, **settings)
+
+
 def hub_environment(endpoint: str, home: Path, **settings: str) -> dict[str, str]:
     """The environment of a user whose Hub is the loopback one, with a home of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}

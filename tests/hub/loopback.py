@@ -3,6 +3,9 @@
 Two listeners on 127.0.0.1: the Hub, and the store of large files, which must never see a token. It keeps only content
 that hashes to its oid, refuses a commit whose large files are missing, and tells errors apart by their headers, as
 the client does. Protocol: LFS, so the client runs with HF_HUB_DISABLE_XET=1.
+
+From top to bottom: what is kept (`Blob`, `Repository`), the Hub that tests hold (`Hub`), the store, the endpoints of the
+Hub (`serve_commit` answers `/api/models/OWNER/NAME/commit/main`), and the rules for a card's metadata.
 """
 
 import base64
@@ -284,14 +287,14 @@ class _HubRequest(_Request):
 
     def of_repository(self, name: str, rest: str, content: bytes) -> None:
         repository = self.hub.repositories.get(name)
-        can_see = repository and (not repository.is_private or (self.account or ("",))[0] in {name.split("/")[0]})
+        can_see = repository and (not repository.is_private or (self.account or ("",))[0] == name.split("/")[0])
         if not repository or not can_see:
             raise _Refused(404 if self.account else 401, "RepoNotFound", "Repository not found")
         self.name, self.repository = name, repository
         action, _, rest = rest.partition("/")
         if self.command == "POST" or action == "auth-check":
             self.need_write(name, action == "info" or self.query.get("create_pr") == ["1"])
-        handler = getattr(self, "do_" + action.replace("-", "_"), None) if action else self.info
+        handler = getattr(self, "serve_" + action.replace("-", "_"), None) if action else self.info
         if handler is None:
             raise _Refused(404, "", "no such endpoint")
         handler(rest, content)
@@ -308,12 +311,12 @@ class _HubRequest(_Request):
         facts = {"id": self.name, "modelId": self.name, "sha": sha, "private": self.repository.is_private}
         self.reply(200, {**facts, "tags": [], "siblings": files})
 
-    do_revision = info
+    serve_revision = info
 
-    def do_auth_check(self, rest: str, content: bytes) -> None:
+    def serve_auth_check(self, rest: str, content: bytes) -> None:
         self.reply(200, {})
 
-    def do_refs(self, rest: str, content: bytes) -> None:
+    def serve_refs(self, rest: str, content: bytes) -> None:
         kinds = {"branches": self.repository.branches, "tags": self.repository.tags}
         refs = {
             kind: [{"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": sha} for name, sha in names.items()]
@@ -321,21 +324,21 @@ class _HubRequest(_Request):
         }
         self.reply(200, {**refs, "converts": []})
 
-    def do_branch(self, branch: str, content: bytes) -> None:
+    def serve_branch(self, branch: str, content: bytes) -> None:
         if branch in self.repository.branches:
             raise _Refused(409, "", "Reference already exists")
         start = json.loads(content or b"{}").get("startingPoint", "main")
         self.repository.branches[branch] = self.commit_of(start)
         self.reply(200, {})
 
-    def do_tag(self, revision: str, content: bytes) -> None:
+    def serve_tag(self, revision: str, content: bytes) -> None:
         tag = json.loads(content)["tag"]
         if tag in self.repository.tags:
             raise _Refused(409, "", "Tag reference exists already")
         self.repository.tags[tag] = self.commit_of(revision)
         self.reply(200, {})
 
-    def do_tree(self, rest: str, content: bytes) -> None:
+    def serve_tree(self, rest: str, content: bytes) -> None:
         revision, _, folder = rest.partition("/")
         tree = self.repository.trees[self.commit_of(revision)]
         found = {name: blob for name, blob in tree.items() if not folder or name.startswith(f"{folder}/")}
@@ -343,7 +346,7 @@ class _HubRequest(_Request):
             raise _Refused(404, "EntryNotFound", f"{folder} does not exist")
         self.reply(200, [_entry(name, blob) for name, blob in sorted(found.items())])
 
-    def do_preupload(self, revision: str, content: bytes) -> None:
+    def serve_preupload(self, revision: str, content: bytes) -> None:
         tree = self.repository.trees[self.commit_of(revision)]
         answers = []
         for file in json.loads(content)["files"]:
@@ -352,7 +355,7 @@ class _HubRequest(_Request):
             answers.append({**answer, **({"oid": tree[path].oid} if path in tree else {})})
         self.reply(200, {"files": answers})
 
-    def do_info(self, rest: str, content: bytes) -> None:
+    def serve_info(self, rest: str, content: bytes) -> None:
         if rest == "lfs/verify":
             asked = json.loads(content)
             self.reply(200 if asked["oid"] in self.repository.objects else 404, {})
@@ -368,7 +371,7 @@ class _HubRequest(_Request):
             objects.append(answer)
         self.reply(200, {"transfer": "basic", "objects": objects})
 
-    def do_commit(self, branch: str, content: bytes) -> None:
+    def serve_commit(self, branch: str, content: bytes) -> None:
         if self.hub.strikes("500 at the commit"):
             raise _Refused(500, "", "Internal error: try again")
         lines = [json.loads(line) for line in content.splitlines() if line.strip()]
@@ -401,7 +404,7 @@ class _HubRequest(_Request):
             self.repository.branches[branch] = sha
         self.reply(200, answer)
 
-    def do_resolve(self, rest: str, content: bytes) -> None:
+    def serve_resolve(self, rest: str, content: bytes) -> None:
         names = sorted(self.repository.branches | self.repository.tags | self.repository.requests, key=len)
         revision = next((name for name in reversed(names) if rest.startswith(f"{name}/")), rest.split("/")[0])
         sha, path = self.commit_of(revision), rest.removeprefix(f"{revision}/")

@@ -239,3 +239,12 @@ class TestWilson:
             half = z * sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2))
             expected = [(share + z**2 / (2 * rows) + side * half) / (1 + z**2 / rows) for side in (-1, 1)]
             assert _wilson_interval(share, rows) == pytest.approx(expected, abs=1e-9)
+
+
+def test_card_passes_the_clients_own_validation(client, hub, run):
+    """`ModelCard.validate` is what others call before they copy the card."""
+    assert client.ask("card", run, "--repo", "ada/tiny").exit_code == 0
+    card = run / "student/README.md"
+    answer = client.ask(code=f"from huggingface_hub import ModelCard\nModelCard.load({str(card)!r}).validate()")
+    assert answer.exit_code == 0, answer.stderr
+    assert hub.log == ["POST /api/validate-yaml"]

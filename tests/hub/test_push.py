@@ -1,26 +1,14 @@
 """The push, by the command line and the unmodified client, against a Hub on this machine that is strict."""
 
-import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from distilbert_kd.errors import HubError
-from distilbert_kd.hub import load_back as load_back_module
-from distilbert_kd.hub import push as push_module
-from distilbert_kd.hub.account import check_account
-from distilbert_kd.hub.facts import RunFacts
-from distilbert_kd.hub.load_back import LoadedBack
-from distilbert_kd.hub.target import HubTarget
-from distilbert_kd.run_folder import RunFolder
-from tests.hub.client import ROOT, Client, hub_environment
+from tests.hub.client import ROOT, hub_environment, push
 from tests.hub.finished_runs import RECIPE, write_run
-from tests.hub.loopback import Blob, Hub
 
 
 PUBLISHED = {
@@ -35,49 +23,6 @@ PUBLISHED = {
     "tokenizer_config.json",
 }
 SENDING = re.compile(r"POST .*/(commit|objects/batch)|store PUT")
-
-
-@pytest.fixture(scope="module")
-def loopback():
-    with Hub() as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(loopback):
-    """The Hub, as new."""
-    loopback.repositories.clear()
-    loopback.faults.clear()
-    loopback.log.clear()
-    loopback.tokens_at_store.clear()
-    return loopback
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """HF_HOME of the user."""
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def client(loopback, home):
-    with Client(hub_environment(loopback.endpoint, home)) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "made")
-
-
-@pytest.fixture
-def run(made, tmp_path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "run"))
-
-
-def push(client, run, *options, repo="ada/tiny", load_back=False, **settings):
-    checks = [] if load_back else ["--no-load-back"]
-    return client.ask("push", run, "--repo", repo, *checks, *options, **settings)
 
 
 def refused(answer, run) -> str:
@@ -326,116 +271,6 @@ class TestFaults:
         assert repository.trees[repository.branches["main"]].keys() == PUBLISHED
 
 
-class TestLoadBack:
-    def test_says_that_the_same_model_came_back(self, client, hub, run):
-        """What users will load is what was sent: by id and tag, with nothing in a cache, of a private repository."""
-        answer = push(client, run, "--private", "--tag", "v1.0", load_back=True)
-        assert answer.exit_code == 0, answer
-        commit = hub.repositories["ada/tiny"].tags["v1.0"]
-        assert f"Loaded back from ada/tiny at v1.0 ({commit[:8]}) into an empty cache" in answer.stdout
-        assert "largest difference of a logit 0." in answer.stdout
-        assert hub.tokens_at_store == []
-
-    @pytest.mark.parametrize(("difference", "is_same_commit"), [(0.5, True), (float("nan"), True), (0.0, False)])
-    def test_another_model_is_no_success(self, run, monkeypatch, difference, is_same_commit):
-        """Weights of somebody else, or an older commit that a name still leads to."""
-        commit = "c" * 40
-        back = LoadedBack(commit if is_same_commit else "d" * 40, difference, 4)
-        monkeypatch.setattr(push_module, "load_back", lambda *arguments: back)
-        with pytest.raises(HubError, match="to be the student of"):
-            push_module._check(RunFolder(run), RunFacts.read(RunFolder(run)), HubTarget("ada/tiny"), "main", commit)
-
-    @pytest.mark.slow
-    def test_another_model_gives_other_logits(self, client, hub, run):
-        """A comparison of a model with itself would never find that the repository holds other weights."""
-        push(client, run)
-        repository = hub.repositories["ada/tiny"]
-        tree = repository.trees[repository.branches["main"]]
-        weights = bytearray(tree["model.safetensors"].content)
-        weights[-8:] = b"\x00\x00\x80\x3f" * 2  # the last two numbers are 1
-        blob = Blob(bytes(weights), True)
-        repository.objects[blob.oid] = blob.content
-        repository.branches["main"] = repository.add({**tree, "model.safetensors": blob}, "of somebody else")
-        code = (
-            "from pathlib import Path\n"
-            "from distilbert_kd.hub.load_back import load_back\n"
-            f"print(load_back('ada/tiny', 'main', Path({str(run / 'student')!r}), 32).largest_difference)"
-        )
-        assert float(client.ask(code=code).stdout) > 0.01
-
-    @pytest.mark.slow
-    def test_snippet_of_the_card_runs(self, client, hub, run, tmp_path):
-        """The lines that every user copies, run as they are, with the Hub in place."""
-        assert push(client, run).exit_code == 0
-        repository = hub.repositories["ada/tiny"]
-        card = repository.trees[repository.branches["main"]]["README.md"].content.decode()
-        snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
-        environment = hub_environment(hub.endpoint, tmp_path / "home")
-        done = subprocess.run([sys.executable, "-c", snippet], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert re.match(r"\[\{'label': '(positive|negative)', 'score': 0\.\d+\}\]", done.stdout), done.stdout
-
-
-class TestBeforeTraining:
-    """What `run` asks of the Hub before it trains anything."""
-
-    CODE = (
-        "from distilbert_kd.hub.push import check_before_training\n"
-        "from distilbert_kd.hub.target import HubTarget\n"
-        "check_before_training({recipe!r}, HubTarget({target}))"
-    )
-
-    def ask(self, client, target, token="hf_write", recipe=RECIPE):
-        return client.ask(code=self.CODE.format(recipe=recipe, target=target), token=token)
-
-    def test_makes_the_repository_and_the_branch(self, client, hub):
-        """Only making it shows for sure that one may; the name is taken until the training is done."""
-        answer = self.ask(client, "'ada/tiny', private=True, revision='dev'")
-        assert answer.exit_code == 0, answer.stderr
-        assert hub.repositories["ada/tiny"].is_private
-        assert hub.repositories["ada/tiny"].branches.keys() == {"main", "dev"}
-        assert hub.repositories["ada/tiny"].messages == ["initial commit"]
-
-    @pytest.mark.parametrize("token", ["hf_wrong", "hf_read", None])
-    def test_wrong_tokens_cost_seconds(self, client, hub, token):
-        """Hours of training would end in a push that can't be."""
-        answer = self.ask(client, "'ada/tiny'", token)
-        assert answer.exit_code == 1 and "HubError: Expected" in answer.stderr
-        assert hub.repositories == {}
-
-    def test_tag_that_is_taken(self, client, hub):
-        """It would be found after the training, when the student is pushed and can't be tagged."""
-        repository = hub.create("ada/tiny")
-        repository.tags["v1"] = repository.branches["main"]
-        answer = self.ask(client, "'ada/tiny', tag='v1'")
-        assert answer.exit_code == 1 and "Expected the tag v1 of ada/tiny to be free" in answer.stderr
-        assert self.ask(client, "'ada/tiny', tag='v2'").exit_code == 0
-
-    def test_metadata_that_the_hub_refuses(self, client, hub):
-        """A licence that the Hub does not know."""
-        answer = self.ask(client, "'ada/tiny', license='wtf'")
-        assert answer.exit_code == 1 and '"license" must be one of' in answer.stderr
-        assert hub.repositories == {}
-
-    def test_hub_that_can_not_be_reached(self, client):
-        """No network is no reason for a traceback of four libraries."""
-        code = (
-            "from huggingface_hub import HfApi\nfrom distilbert_kd.hub.account import check_account\n"
-            "from distilbert_kd.hub.target import HubTarget\n"
-            "check_account(HubTarget('ada/tiny'), HfApi(endpoint='http://127.0.0.1:9'))"
-        )
-        answer = client.ask(code=code)
-        assert re.search(
-            r"HubError: Expected to reach http\S+, got: .*Check the connection, and try again", answer.stderr
-        )
-
-    def test_offline(self, monkeypatch):
-        """A forgotten HF_HUB_OFFLINE is named, in place of a connection that failed."""
-        monkeypatch.setenv("HF_TOKEN", "hf_any")
-        with pytest.raises(HubError, match="HF_HUB_OFFLINE is set. Unset it"):
-            check_account(HubTarget("ada/tiny"))
-
-
 def test_stored_login_is_enough(client, hub, run, home):
     """`hf auth login` keeps the token in HF_HOME; who has done that needs no variable."""
     (home / "token").write_text("hf_write")
@@ -443,30 +278,3 @@ def test_stored_login_is_enough(client, hub, run, home):
         assert push(client, run, token=None).exit_code == 0
     finally:
         (home / "token").unlink()
-
-
-def test_token_reaches_the_fresh_process_by_its_environment(monkeypatch, tmp_path):
-    """Its HF_HOME is empty, so the stored login is not there; on the command line everybody could read the token."""
-    seen = {}
-
-    def record(command, env, input, **options):
-        seen.update(command=command, env=env, input=input, files=list(Path(env["HF_HOME"]).iterdir()))
-        answer = {"commit": "c" * 40, "largest_difference": 0.0, "num_texts": 4}
-        return subprocess.CompletedProcess(command, 0, f"noise\ndistilbert_kd:{json.dumps(answer)}\n", "")
-
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(load_back_module, "get_token", lambda: "hf_secret")
-    monkeypatch.setattr(subprocess, "run", record)
-    assert load_back_module.load_back("ada/tiny", "main", tmp_path, 32).num_texts == 4
-    assert seen["env"]["HF_TOKEN"] == "hf_secret" and "HF_HUB_CACHE" not in seen["env"]
-    assert seen["files"] == [] and not Path(seen["env"]["HF_HOME"]).exists()
-    assert "hf_secret" not in " ".join(seen["command"]) + seen["input"]
-
-
-def test_card_passes_the_clients_own_validation(client, hub, run):
-    """`ModelCard.validate` is what others call before they copy the card."""
-    assert client.ask("card", run, "--repo", "ada/tiny").exit_code == 0
-    card = run / "student/README.md"
-    answer = client.ask(code=f"from huggingface_hub import ModelCard\nModelCard.load({str(card)!r}).validate()")
-    assert answer.exit_code == 0, answer.stderr
-    assert hub.log == ["POST /api/validate-yaml"]
