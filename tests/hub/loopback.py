@@ -4,8 +4,8 @@ Two listeners on 127.0.0.1: the Hub, and the store of large files, which must ne
 that hashes to its oid, refuses a commit whose large files are missing, and tells errors apart by their headers, as
 the client does. Protocol: LFS, so the client runs with HF_HUB_DISABLE_XET=1.
 
-From top to bottom: what is kept (`Blob`, `Repository`), the Hub that tests hold (`Hub`), the store, the endpoints of the
-Hub (`serve_commit` answers `/api/models/OWNER/NAME/commit/main`), and the rules for a card's metadata.
+From top to bottom: what is kept (`Blob`, `Repository`), the Hub that tests hold (`Hub`), the store, the endpoints of
+the Hub (`serve_commit` answers `/api/models/OWNER/NAME/commit/main`), and the rules for a card's metadata.
 """
 
 import base64
