@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from distilbert_kd.results import Table, markdown_table
 from distilbert_kd.storage import storage_errors, write_text
 
 
@@ -50,9 +51,10 @@ def render_search(record: Mapping[str, Any]) -> str:
     """
     depth = f"{record['num_layers']} of {record['num_teacher_layers']} layers"
     unit = _unit(record)
-    ranking = _markdown(
+    ranking = Table(
+        f"{record['name']}: which {depth} to keep",
         ("", "layers", "map", f"{unit}, distilled", "score, distilled", f"{unit}, cut", "score, cut"),
-        [
+        tuple(
             (
                 str(place),
                 " ".join(map(str, result["candidate"]["layers"])),
@@ -63,24 +65,22 @@ def render_search(record: Mapping[str, Any]) -> str:
                 f"{100 * result['cut']['score']:.1f}",
             )
             for place, result in enumerate(record["ranking"], start=1)
-        ],
+        ),
     )
-    importance = _markdown(
+    importance = Table(
+        "Importance: the teacher without one layer, untrained",
         ("layer removed", unit, "score", "change of score"),
-        [_importance_row(each, record["importance_score"]) for each in record["importance"]],
+        tuple(_importance_row(each, record["importance_score"]) for each in record["importance"]),
     )
-    return (
-        "\n\n".join(
-            [
-                f"# {record['name']}: which {depth} to keep",
-                ranking,
-                "## Importance: the teacher without one layer, untrained",
-                importance,
-                "\n".join(f"- {line}" for line in _notes(record, unit)),
-            ]
-        )
-        + "\n"
-    )
+    notes = "\n".join(f"- {line}" for line in _notes(record, unit))
+    parts = [
+        f"# {ranking.title}",
+        markdown_table(ranking),
+        f"## {importance.title}",
+        markdown_table(importance),
+        notes,
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _importance_row(each: Mapping[str, Any], whole_score: float) -> tuple[str, ...]:
@@ -125,11 +125,6 @@ def _unit(record: Mapping[str, Any]) -> str:
 def _mean(values: Sequence[float], decimals: int) -> str:
     mean = f"{statistics.fmean(values):.{decimals}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
-
-
-def _markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headers, ["---:"] * len(headers), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _draw(path: Path, record: Mapping[str, Any]) -> None:
