@@ -81,20 +81,21 @@ def _in_chunks(
 ) -> tuple[Tensor, Tensor]:
     if teacher_states is None or teacher_decoder is None:
         return student_states.new_zeros(len(labels)), _masked_tokens(student_states, student_decoder, labels, chunk)
-    soft, hard = [], []
-    for start in range(0, max(len(labels), 1), chunk):
-        part = slice(start, start + chunk)
-        chunk_soft, chunk_hard = _again_in_backward(
-            _both,
-            student_states[part],
-            student_decoder,
-            teacher_states[part],
-            teacher_decoder,
-            labels[part],
-            temperature,
-        )
-        soft.append(chunk_soft)
-        hard.append(chunk_hard)
+    masked = has_label(labels)
+    (positions,) = masked.nonzero(as_tuple=True)  # here, since each time a GPU is waited for
+    counts = torch.stack([part.sum() for part in masked.split(chunk)]).tolist()
+    parts = zip(
+        student_states.split(chunk),
+        teacher_states.split(chunk),
+        labels.split(chunk),
+        (positions % chunk).split(counts),
+        strict=True,
+    )
+    both = [
+        _again_in_backward(_both, student, student_decoder, teacher, teacher_decoder, some, where, temperature)
+        for student, teacher, some, where in parts
+    ]
+    soft, hard = zip(*both, strict=True)
     return torch.cat(soft), torch.cat(hard)
 
 
@@ -111,13 +112,13 @@ def _both(
     teacher_states: Tensor,
     teacher_decoder: nn.Linear,
     labels: Tensor,
+    positions: Tensor,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
     student_logits = _decoded(student_states, student_decoder)
     with torch.no_grad():
         teacher_logits = _decoded(teacher_states, teacher_decoder)
     soft = soft_loss(student_logits, teacher_logits, temperature)
-    (positions,) = has_label(labels).nonzero(as_tuple=True)
     hard = hard_loss(student_logits[positions], labels[positions])
     return soft, hard.new_zeros(len(labels)).index_put((positions,), hard)
 

@@ -228,13 +228,14 @@ class PretrainingTrainer(StepMeanTrainer):
     def _vocabulary_terms(
         self, student: Any, teacher: Any, labels: Tensor, mask: Tensor
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        labels = labels[mask]
+        tokens = mask.nonzero(as_tuple=True)  # once, since a GPU is waited for
+        labels = labels[tokens]
         has_soft_targets = "soft_targets" in self.weights
         with self.accelerator.autocast():
             soft, hard = vocabulary_losses(
-                student.logits[mask],
+                student.logits[tokens],
                 decoder_of(self.model),
-                teacher.logits[mask] if has_soft_targets else None,
+                teacher.logits[tokens] if has_soft_targets else None,
                 decoder_of(self.teacher) if has_soft_targets else None,
                 labels,
                 self.temperature,
