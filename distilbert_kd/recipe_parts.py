@@ -4,7 +4,9 @@ Here and in the commands' own modules a recipe is unpacked; what these call take
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
@@ -25,6 +27,7 @@ from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR
 
 
 __all__ = [
+    "as_terms",
     "cache_dir_of",
     "check_architecture",
     "layers_of",
@@ -135,9 +138,13 @@ def terms_of(recipe: Recipe) -> dict[str, Term]:
     Returns:
         Terms by name; those of weight 0 too.
     """
+    return as_terms(recipe.distillation.terms)
+
+
+def as_terms(terms: Mapping[Any, float | RecipeTerm]) -> dict[str, Term]:
+    """Deeper terms as a recipe of either kind has them, as the trainers take them."""
     return {
-        name: Term(**term.model_dump()) if isinstance(term, RecipeTerm) else Term(term)
-        for name, term in recipe.distillation.terms.items()
+        name: Term(**term.model_dump()) if isinstance(term, RecipeTerm) else Term(term) for name, term in terms.items()
     }
 
 

@@ -12,7 +12,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
 
 from distilbert_kd.compatibility import check_same_tokenizer
-from distilbert_kd.deep_terms import DeepTerms, Term
+from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.environment import describe_environment
 from distilbert_kd.errors import DataError, RecipeError, TeacherError
 from distilbert_kd.hardware import describe_device
@@ -22,7 +22,7 @@ from distilbert_kd.pretraining.recipe import PretrainingRecipe
 from distilbert_kd.pretraining.text import DEFAULT_CACHE_DIR, HubSource, TextSource, TokenizedText, tokenized_text
 from distilbert_kd.pretraining.trainer import PretrainingTrainer, check_arguments, check_vocabularies
 from distilbert_kd.progress import ProgressLines
-from distilbert_kd.recipe_parts import layers_of
+from distilbert_kd.recipe_parts import as_terms, layers_of
 from distilbert_kd.resuming import Continuation, Progress, enter_run, flat_recipe, newest_checkpoint
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.run_lock import locked
@@ -82,7 +82,7 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
     student, layers = _student(recipe, teacher, tokenizer)
     _check_lengths(recipe.text.max_length, student, teacher, tokenizer)
     check_arguments(arguments)
-    DeepTerms(student, teacher, _terms(recipe))  # what can't be had is found before the text is tokenised
+    DeepTerms(student, teacher, as_terms(recipe.objective.terms))  # refuses before the text is tokenised
     if recipe.objective.needs_vocabulary:
         check_vocabularies(student, teacher)
     with locked(folder) if records.is_main else nullcontext():
@@ -244,7 +244,7 @@ def _trainer(
         masked_language_model=objective.masked_language_model,
         temperature=objective.temperature,
         masking_probability=objective.masking_probability,
-        terms=_terms(recipe),
+        terms=as_terms(objective.terms),
     )
     if arguments.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
@@ -255,10 +255,6 @@ def _trainer(
         f"{trainer.num_frozen:,}",
     )
     return trainer
-
-
-def _terms(recipe: PretrainingRecipe) -> dict[str, Term]:
-    return {name: Term(**settings) for name, settings in recipe.term_settings.items()}
 
 
 def _environment(recipe: PretrainingRecipe, teacher_sha256: str, text: TokenizedText) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from distilbert_kd.recipe import Student, Term, TermName, WeightOrTerm
+from distilbert_kd.recipe import Student, TermName, WeightOrTerm
 from distilbert_kd.recipe_file import BaseRecipe, PathText, Section, Text, checked_training_arguments, read_recipe
 from distilbert_kd.recipe_rules import teacher_problems
 from distilbert_kd.training_arguments import shown
@@ -122,14 +122,6 @@ class PretrainingRecipe(BaseRecipe):
     training: Annotated[
         dict[str, Any], checked_training_arguments("training"), AfterValidator(_without_evaluation)
     ] = Field(default_factory=dict, description="Training arguments; those of DistilBERT by default.")
-
-    @property
-    def term_settings(self) -> dict[str, dict[str, Any]]:
-        """The deeper terms with weight, layers and num_relation_heads each."""
-        return {
-            name: term.model_dump() if isinstance(term, Term) else {"weight": term}
-            for name, term in self.objective.terms.items()
-        }
 
 
 def load_pretraining_recipe(path: Path, overrides: Sequence[str] = ()) -> PretrainingRecipe:

@@ -6,8 +6,10 @@ import sys
 import pytest
 import yaml
 
+from distilbert_kd.deep_terms import Term
 from distilbert_kd.errors import RecipeError
 from distilbert_kd.pretraining.recipe import load_pretraining_recipe
+from distilbert_kd.recipe_parts import as_terms
 
 
 GOOD = {"text": {"files": ["a.txt"]}, "teacher": {"model": "some/model"}}
@@ -37,9 +39,9 @@ def test_what_is_written_is_read_again(tmp_path):
     path = tmp_path / "again.yaml"
     path.write_text(recipe.to_yaml(), encoding="utf-8")
     assert load_pretraining_recipe(path) == recipe
-    assert recipe.term_settings == {
-        "value_relation": {"weight": 1.0, "layers": [[0, 2]], "num_relation_heads": 4},
-        "hidden_mse": {"weight": 0.5},
+    assert as_terms(recipe.objective.terms) == {
+        "value_relation": Term(weight=1.0, layers=[[0, 2]], num_relation_heads=4),
+        "hidden_mse": Term(weight=0.5),
     }
 
 
