@@ -178,6 +178,8 @@ class StepMeanTrainer(ResumableTrainer):
         sampler = getattr(self.callback_handler.train_dataloader, "batch_sampler", None)
         if len(self.row_losses) <= lag or not isinstance(sampler, RankBatchSampler):
             return []
+        if self.args.ignore_data_skip:  # then a step's number doesn't tell its place in the epoch
+            return []
         num_done, batches = self.row_losses[-1 - lag]
         num_accumulated = self.args.gradient_accumulation_steps
         steps_per_epoch = math.ceil(len(sampler) / num_accumulated)
