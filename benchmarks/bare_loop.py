@@ -4,6 +4,7 @@ Batches are tensors before the clock starts, in the same windows as ours, and in
 no data loader, no collator, no log, no check.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def train_bare(student: PreTrainedModel, job: Job, num_epochs: int, seed: int) -
     with measured() as training, first_position_only(student):
         parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
-        schedule = get_linear_schedule_with_warmup(optimizer, round(WARMUP * len(batches)), len(batches))
+        schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(WARMUP * len(batches)), len(batches))
         for inputs, teacher_logits in batches:
             outputs = student(**inputs)
             soft = functional.kl_div(

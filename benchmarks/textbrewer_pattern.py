@@ -4,6 +4,7 @@ Source: https://textbrewer.readthedocs.io (Workflow; BasicDistiller for the cach
 """
 
 import logging
+import math
 import tempfile
 from typing import Any
 
@@ -76,7 +77,7 @@ def train_with_textbrewer(
                 loader,
                 num_epochs=num_epochs,
                 scheduler_class=get_linear_schedule_with_warmup,
-                scheduler_args={"num_warmup_steps": round(WARMUP * num_steps), "num_training_steps": num_steps},
+                scheduler_args={"num_warmup_steps": math.ceil(WARMUP * num_steps), "num_training_steps": num_steps},
                 max_grad_norm=1.0,
             )
     return cost

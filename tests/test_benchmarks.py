@@ -12,6 +12,12 @@ import ablation
 import length_window
 import report
 import speed
+from bare_loop import train_bare
+from job import ALPHA, TEMPERATURE, training_arguments
+
+from distilbert_kd.trainer import DistillationTrainer
+from tests.tiny import tiny_bert, tiny_tokenizer
+from tests.training_rows import flat_weights, pair_rows, quiet, without_dropout
 
 
 def record(variant, number, cpu_s, pass_cpu_s=0.0, score=0.8):
@@ -41,6 +47,40 @@ def test_a_variant_that_was_not_run_has_no_row():
     rows = speed.summarise([record("copied", 0, 80.0)])
     assert [row["variant"] for row in rows] == ["copied"]
     assert speed.summarise([record("ours", 0, 10.0)])[0]["times_copied"] is None
+
+
+class TinyJob:
+    """What the bare loop asks of a job: rows of different lengths, and a teacher without dropout, in float64."""
+
+    def rows(self, split):
+        return pair_rows(170)
+
+    def tokenizer(self):
+        return tiny_tokenizer()
+
+    def teacher(self):
+        return tiny_bert(4, seed=9).double()
+
+
+def test_the_bare_loop_does_what_the_trainer_does(tmp_path):
+    """Prevents a limit that is fast because it trains something else: other steps, other rates, another loss."""
+    bare = without_dropout().double()
+    train_bare(bare, TinyJob(), num_epochs=2, seed=5)
+    trainer = DistillationTrainer(
+        model=without_dropout().double(),
+        args=training_arguments(2, 5, train_sampling_strategy="group_by_length"),
+        train_dataset=TinyJob().rows("train"),
+        processing_class=tiny_tokenizer(),
+        teacher=TinyJob().teacher(),
+        temperature=TEMPERATURE,
+        alpha=ALPHA,
+        first_position_only=True,
+    )
+    quiet(trainer).train()
+    start = flat_weights(without_dropout())
+    moved = (flat_weights(bare) - start).norm()
+    assert moved > 1e-3
+    assert (flat_weights(trainer.model) - flat_weights(bare)).norm() < 1e-6 * moved
 
 
 def test_mean_and_error():
