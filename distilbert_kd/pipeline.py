@@ -42,7 +42,7 @@ from distilbert_kd.resuming import Continuation, Progress, enter_run, flat_recip
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.run_lock import locked
 from distilbert_kd.run_records import RunRecords, fingerprints, results_record
-from distilbert_kd.scoring import check_teacher_score, describe_models, labels_of, score_models
+from distilbert_kd.scoring import check_teacher_score, describe_models, labels_of, near_chance_notes, score_models
 from distilbert_kd.sharding import take_up
 from distilbert_kd.student.build import count_layers
 from distilbert_kd.task_rows import Reader, tokenize_task
@@ -202,6 +202,7 @@ def _distil(
         seconds = {_STAGES[name]: each.seconds for name, each in trained.items()}
         seconds["total"] = time.perf_counter() - start
         notes = [*students["student"].rows.notes(recipe.data.max_length), *caveats]
+        notes += near_chance_notes(logits[split], main_labels, data.metric, split)
         if progress.has_begun:
             notes.append("The run was cut off and gone on with; a time is that of the last start.")
         results = results_record(

@@ -27,7 +27,15 @@ from distilbert_kd.trainer import DistillationTrainer
 from distilbert_kd.training import logits_of, take_back
 
 
-__all__ = ["Scored", "check_teacher_score", "describe_models", "labels_of", "predict_logits", "score_models"]
+__all__ = [
+    "Scored",
+    "check_teacher_score",
+    "describe_models",
+    "labels_of",
+    "near_chance_notes",
+    "predict_logits",
+    "score_models",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +120,28 @@ def check_teacher_score(
         )
     logger.warning("%s Going on: teacher.allow_near_chance is set.", message)
     return [f"teacher: near chance on {split} (teacher.allow_near_chance)"]
+
+
+def near_chance_notes(logits: Mapping[str, np.ndarray], labels: np.ndarray, metric: str, split: str) -> list[str]:
+    """What a reader must know of students that learnt nothing, such as one that gives every row the same class.
+
+    Args:
+        logits: by model, (B, C).
+        labels: (B,).
+        metric: see `distilbert_kd.metrics`.
+        split: what the rows are called.
+
+    Returns:
+        A line for each model whose outputs say no more about the labels than guessing could; the teacher, which
+        `check_teacher_score` judged, is left out.
+    """
+    is_regression = is_regression_metric(metric)
+    lost = [
+        name
+        for name, own in logits.items()
+        if name != "teacher" and is_near_chance(own, labels, is_regression).is_near_chance
+    ]
+    return [f"{name}: near chance on {split}; it learnt nothing of the task, whatever its score" for name in lost]
 
 
 def score_models(

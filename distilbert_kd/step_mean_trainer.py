@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
 
-from distilbert_kd.deep_terms import without_projections
+from distilbert_kd.deep_terms import DeepTerms, without_projections
 from distilbert_kd.errors import DivergedError
 from distilbert_kd.resumable_trainer import ResumableTrainer
 from distilbert_kd.sampling import RankBatchSampler
@@ -36,6 +36,7 @@ class StepMeanTrainer(ResumableTrainer):
     It logs the terms of the loss that are added to `term_means`; what is not finite ends it, and is not saved.
 
     Attributes:
+        deep_terms: Terms that look inside the models, if a subclass has any.
         term_means: Sums of the terms since the last log line.
         row_losses: Of the last two steps: how many steps were done before it, and the losses of the rows of each
             batch, as far as a subclass adds them.
@@ -46,6 +47,7 @@ class StepMeanTrainer(ResumableTrainer):
     loss_is_scaled_for_ga = True
 
     model: PreTrainedModel
+    deep_terms: DeepTerms | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes what `Trainer` takes."""
@@ -122,7 +124,7 @@ class StepMeanTrainer(ResumableTrainer):
         return Path(checkpoint) / f"term_sums_{self.args.process_index}.json"
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As Trainer.
+        """As Trainer; the student has its projections meanwhile, if it needs any.
 
         Args:
             *args: as Trainer.
@@ -134,8 +136,9 @@ class StepMeanTrainer(ResumableTrainer):
         Raises:
             DivergedError: a weight is not finite at the end.
         """
-        output = super().train(*args, **kwargs)
-        self._refuse_non_finite(dict(self.model.named_parameters()))
+        with self.deep_terms.attached() if self.deep_terms else nullcontext():
+            output = super().train(*args, **kwargs)
+            self._refuse_non_finite(dict(self.model.named_parameters()))
         return output
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

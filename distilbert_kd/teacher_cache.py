@@ -34,7 +34,7 @@ from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.errors import DivergedError, StorageError
 from distilbert_kd.row_checks import TEACHER_LOGITS
 from distilbert_kd.scoring import predict_logits
-from distilbert_kd.storage import sync
+from distilbert_kd.storage import sha256_of, sync
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.weights import weights_sha256
 
@@ -244,5 +244,4 @@ def _column(logits: np.ndarray) -> datasets.Dataset:
 
 
 def _file_record(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

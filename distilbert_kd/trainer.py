@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import BatchRebalanceSampler
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from distilbert_kd import first_position
 from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
@@ -112,14 +112,14 @@ class DistillationTrainer(StepMeanTrainer):
         self._teacher_arguments: frozenset[str] = frozenset()
         if teacher is not None:
             self._take_on_teacher(teacher, teacher_labels, teacher_processing_class)
-        self._deep_terms = DeepTerms(self.model, teacher, terms) if teacher is not None and terms else None
-        if self._deep_terms and self.args.ddp_find_unused_parameters is None:
+        self.deep_terms = DeepTerms(self.model, teacher, terms) if teacher is not None and terms else None
+        if self.deep_terms and self.args.ddp_find_unused_parameters is None:
             self.args.ddp_find_unused_parameters = False  # projections are used outside of what the outputs reach
         self._rows_have_soft_targets = check_rows(self.train_dataset, self.model.config, teacher is not None)
         is_first_only = self._rows_have_soft_targets if first_position_only is None else first_position_only
         # Replicas of DataParallel, and layers that FSDP or DeepSpeed took apart, are not the layers that we know.
         is_first_only &= self.args.n_gpu <= 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        is_first_only &= not self._deep_terms  # they read all positions
+        is_first_only &= not self.deep_terms  # they read all positions
         self._last_layer: Callable[[nn.Module], AbstractContextManager] = (
             first_position.first_position_only if is_first_only else nullcontext
         )
@@ -241,8 +241,8 @@ class DistillationTrainer(StepMeanTrainer):
         Raises:
             ValueError: the student's logits are not of shape (B, C), or not of the teacher's.
         """
-        if model.training and self._deep_terms:
-            with self._deep_terms.listening():
+        if model.training and self.deep_terms:
+            with self.deep_terms.listening():
                 return self._loss(model, inputs, return_outputs, num_items_in_batch)
         return self._loss(model, inputs, return_outputs, num_items_in_batch)
 
@@ -279,11 +279,11 @@ class DistillationTrainer(StepMeanTrainer):
             soft = soft_loss(logits, self._teacher_logits(inputs), self.temperature.at(self._progress))
             self.term_means.add("soft_loss", soft, counted)
             rows = mix(hard, soft, labelled, self.alpha.at(self._progress))
-        if self._deep_terms:
+        if self.deep_terms:
             mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
-            for name, values in self._deep_terms.row_values(mask).items():
+            for name, values in self.deep_terms.row_values(mask).items():
                 self.term_means.add(name, values, counted)
-                rows = rows + self._deep_terms.weights[name] * values
+                rows = rows + self.deep_terms.weights[name] * values
         self.term_means.add("loss", rows, counted)
         rows = torch.where(counted, rows, torch.zeros_like(rows))
         if self.row_losses:  # not where a loss is asked for outside of a training
@@ -376,19 +376,6 @@ class DistillationTrainer(StepMeanTrainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         """In data set order, always: `group_by_length` would reorder the rows of `predict`."""
         return SequentialSampler(eval_dataset) if has_length(eval_dataset) else None
-
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As Trainer; the student has its projections meanwhile, if it needs any.
-
-        Args:
-            *args: as Trainer.
-            **kwargs: as Trainer.
-
-        Returns:
-            Steps, mean loss and speed, as Trainer.
-        """
-        with self._deep_terms.attached() if self._deep_terms else nullcontext():
-            return super().train(*args, **kwargs)
 
     # Logs: see distilbert_kd.step_mean_trainer.
 

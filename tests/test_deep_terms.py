@@ -83,7 +83,7 @@ def test_projections_are_trained_kept_in_checkpoints_and_left_out_of_the_model(t
     teacher = tiny_bert(4, seed=9, hidden_size=64)
     settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
     whole = trainer_of(tmp_path / "whole", {"hidden_mse": 1.0}, teacher, **settings)
-    projections = whole._deep_terms.projections
+    projections = whole.deep_terms.projections
     start = {name: weight.clone() for name, weight in projections.state_dict().items()}
     whole.train()
     assert sorted(start) == ["layer_0.weight", "layer_1.weight"]
@@ -94,7 +94,7 @@ def test_projections_are_trained_kept_in_checkpoints_and_left_out_of_the_model(t
     resumed = trainer_of(tmp_path / "resumed", {"hidden_mse": 1.0}, teacher, **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     assert torch.equal(flat_weights(resumed.model), flat_weights(whole.model))
-    assert torch.equal(flat_weights(resumed._deep_terms.projections), flat_weights(projections))
+    assert torch.equal(flat_weights(resumed.deep_terms.projections), flat_weights(projections))
 
     whole.save_model(str(tmp_path / "student"))
     saved = load_file(tmp_path / "student" / "model.safetensors")

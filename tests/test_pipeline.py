@@ -415,6 +415,17 @@ class TestNothingIsLost:
         results = pipeline.run(recipe_with(recipe_file, tmp_path / "second", *again))
         assert set(results["models"]) == {"teacher", "student"}
 
+    def test_a_student_that_learnt_nothing_is_said_to(self, recipe_file, external, tmp_path):
+        # It gave every row the same class, and its table said that it kept 88 % of the teacher's accuracy.
+        lost = ("training.max_steps=1", "training.learning_rate=1e-9", "student.init_from=" + str(tmp_path / "base"))
+        save_tiny_base(tmp_path / "base")
+        results = pipeline.run(recipe_with(recipe_file, tmp_path / "run", *external, *lost))
+        assert (
+            "student: near chance on validation; it learnt nothing of the task, whatever its score"
+            in (results["data"]["notes"])
+        )
+        assert "near chance on validation" in render_table(results).replace("\n  ", " ")
+
     def test_a_student_that_diverges(self, recipe_file, tmp_path):
         # The teacher was right: only the student's settings are to be changed.
         with pytest.raises(DivergedError) as stopped:

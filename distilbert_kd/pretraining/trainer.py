@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
-from transformers.trainer_utils import TrainOutput
 
 from distilbert_kd.deep_terms import DeepTerms, Term
 from distilbert_kd.errors import RecipeError, TeacherError
@@ -99,8 +98,8 @@ class PretrainingTrainer(StepMeanTrainer):
             self.args.ddp_find_unused_parameters = False  # the decoder is used outside of what the outputs reach
         self.teacher = teacher.requires_grad_(False).eval()
         self.teacher.to(self.args.device)
-        self._deep_terms = DeepTerms(self.model, teacher, terms or {})
-        self.weights |= self._deep_terms.weights
+        self.deep_terms = DeepTerms(self.model, teacher, terms or {})
+        self.weights |= self.deep_terms.weights
         self.num_frozen = self._freeze_what_no_term_reaches()
 
     def _freeze_what_no_term_reaches(self) -> int:
@@ -158,19 +157,6 @@ class PretrainingTrainer(StepMeanTrainer):
         counts = sum((_counts(batch).to(device) for batch in batches), torch.zeros(3, dtype=torch.long, device=device))
         return batches, self.accelerator.reduce(counts, "sum").clamp(min=1)
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As Trainer; the student has its projections meanwhile, if it needs any.
-
-        Args:
-            *args: as Trainer.
-            **kwargs: as Trainer.
-
-        Returns:
-            Steps, mean loss and speed, as Trainer.
-        """
-        with self._deep_terms.attached():
-            return super().train(*args, **kwargs)
-
     # Loss.
 
     def compute_loss(
@@ -209,18 +195,19 @@ class PretrainingTrainer(StepMeanTrainer):
         read = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
         mask = _tokens(inputs)
         has_vocabulary_terms = "labels" in inputs
+        assert self.deep_terms is not None  # made with the trainer, maybe without any term
         with ExitStack() as stack:
-            stack.enter_context(self._deep_terms.listening())
+            stack.enter_context(self.deep_terms.listening())
             for each in (self.model, self.teacher) if has_vocabulary_terms else ():
                 stack.enter_context(undecoded(each))
             student = model(**read)
             teacher = self._ask_teacher(read)
-            deep = self._deep_terms.values(mask)
+            deep = self.deep_terms.values(mask)
         terms = self._vocabulary_terms(student, teacher, inputs["labels"], mask) if has_vocabulary_terms else {}
         return terms | {name: (values, mask[:, : values.shape[1]]) for name, values in deep.items()}
 
     def _ask_teacher(self, read: Mapping[str, Tensor]) -> Any:
-        if not self._deep_terms and "soft_targets" not in self.weights:
+        if not self.deep_terms and "soft_targets" not in self.weights:
             return None
         with torch.no_grad(), self.accelerator.autocast():
             return self.teacher(**read)
