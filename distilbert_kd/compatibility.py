@@ -25,6 +25,12 @@ __all__ = [
 ]
 
 _UNNAMED_LABEL = re.compile(r"label_\d+")
+#: What teachers of natural language inference call GLUE's labels.
+_SAME_NAMES = {
+    **dict.fromkeys(("entail", "entails", "entailed"), "entailment"),
+    **dict.fromkeys(("contradict", "contradicts", "contradictory"), "contradiction"),
+    **dict.fromkeys(("non_entailment", "no_entailment", "not_entail", "not_entailed"), "not_entailment"),
+}
 _PROBE = "A naïve Café, isn't it? No. 42!"  # case, accents, punctuation, digits: what tokenizers treat differently
 
 
@@ -89,6 +95,7 @@ def output_order(wanted: Sequence[str], given: Sequence[str]) -> list[int] | Non
     """Which of the teacher's outputs stands for each label, matched by name.
 
     Case, spaces, hyphens and underscores don't count, and a number is the label that has no other name: 1 is LABEL_1.
+    Other forms of the words of natural language inference count as GLUE's: "entails" is "entailment".
 
     Args:
         wanted: the labels, in the order of the data and the student.
@@ -121,7 +128,7 @@ def label_names(config: PretrainedConfig) -> list[str]:
 
 def _key(name: str) -> str:
     key = re.sub(r"[\s_-]+", "_", str(name).strip().casefold())
-    return f"label_{int(key)}" if key.isdecimal() else key
+    return f"label_{int(key)}" if key.isdecimal() else _SAME_NAMES.get(key, key)
 
 
 def check_same_tokenizer(

@@ -22,7 +22,7 @@ from distilbert_kd.storage import new_file
 from distilbert_kd.task_rows import tokenize_rows
 
 
-__all__ = ["PredictionRequest", "predict_file"]
+__all__ = ["PredictionRequest", "predict_file", "write_submission"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def predict_file(
     logits = predict_logits(model, tokenizer, tokenized, arguments)
     with new_file(output) as file:
         if submission and request.task and output.suffix == ".tsv":
-            _write_submission(file, get_task(request.task), rows, logits)
+            write_submission(file, get_task(request.task), rows, logits)
         elif output.suffix == ".jsonl":
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _plain(model, rows, logits))
         else:
@@ -129,8 +129,15 @@ def _check_output(output: Path, is_submission: bool) -> None:
         )
 
 
-def _write_submission(file: IO[str], task: GlueTask, rows: datasets.Dataset, logits: np.ndarray) -> None:
-    """`index` and `prediction`, separated by a tab, with the server's words for the labels."""
+def write_submission(file: IO[str], task: GlueTask, rows: datasets.Dataset, logits: np.ndarray) -> None:
+    """Writes `index` and `prediction`, separated by a tab, with the server's words for the labels.
+
+    Args:
+        file: open for text.
+        task: whose rows they are.
+        rows: with `index`, or numbered from 0.
+        logits: (B, C) of the rows, classes in the task's order; (B, 1) of STS-B, which is clipped to 0-5.
+    """
     indexes: Sequence[int] = rows["index"] if "index" in rows.column_names else range(len(rows))
     if task.submission_labels is None:
         words = [f"{value:.3f}" for value in np.clip(logits.reshape(-1), *_STSB_RANGE)]

@@ -95,6 +95,7 @@ class TestLabels:
             (["negative", "positive"], ["NEGATIVE", "Positive"]),
             (["not_entailment", "entailment"], ["not-entailment", " Entailment "]),
             (["not_entailment", "entailment"], ["not entailment", "ENTAILMENT"]),
+            (["not_entailment", "entailment"], ["non-entailment", "entails"]),
             (["0", "1"], ["LABEL_0", "LABEL_1"]),
             (["LABEL_0", "LABEL_1"], ["0", "1"]),
             (["LABEL_0", "LABEL_1"], ["label-0", "Label 1"]),
@@ -120,6 +121,14 @@ class TestLabels:
         assert output_order(wanted, given) == order
         keys = [name.casefold().replace("-", "_").removeprefix("label_") for name in given]
         assert [keys[place] for place in order] == wanted
+
+    def test_other_words_of_inference_are_matched(self):
+        """Prevents the refusal of an NLI teacher because it says "contradicts"; and a match by position."""
+        wanted = ["entailment", "neutral", "contradiction"]
+        assert output_order(wanted, ["CONTRADICTORY", "Neutral", "entails"]) == [2, 1, 0]
+        assert output_order(["entailment", "not_entailment"], ["not entailed", "entail"]) == [1, 0]
+        with pytest.raises(TeacherError):  # two words for one label
+            output_order(wanted, ["entails", "entailment", "neutral"])
 
     @pytest.mark.parametrize(
         ("wanted", "given"),

@@ -13,7 +13,7 @@ from distilbert_kd.report.run_reading import FinishedRun
 from distilbert_kd.results import Table, arms_of, unit_of
 
 
-__all__ = ["Setting", "Summary", "compare_runs", "tables_of"]
+__all__ = ["Setting", "Summary", "compare_runs", "summary_of", "tables_of"]
 
 #: What says where a run lies and which draw it is, and not what was done.
 _NO_SETTING = ("name", "output_dir", "seed")
@@ -134,9 +134,9 @@ def _setting(group: Sequence[FinishedRun], differing: Mapping[str, Any]) -> Sett
         task=first["task"],
         metric=first["metric"],
         score_name=first["score_name"],
-        scores={split: {arm: _summary(each) for arm, each in arms.items()} for split, arms in values.items()},
+        scores={split: {arm: summary_of(each) for arm, each in arms.items()} for split, arms in values.items()},
         gains={
-            split: _summary([a - b for a, b in zip(arms["student"], arms["control"], strict=True)])
+            split: summary_of([a - b for a, b in zip(arms["student"], arms["control"], strict=True)])
             for split, arms in values.items()
             if "control" in arms
         },
@@ -148,7 +148,8 @@ def _told(value: Any) -> str:
     return "not set" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _summary(values: Sequence[float]) -> Summary:
+def summary_of(values: Sequence[float]) -> Summary:
+    """Mean, deviation and number of one value for each run."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Summary(statistics.fmean(values), deviation, len(values))
 
