@@ -174,12 +174,7 @@ def pretrain_command(
 def validate_command(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Read and check a recipe, and print it with every default filled in. Nothing is loaded."""
     with _user_errors():
-        checked: Recipe | PretrainingRecipe
-        try:
-            checked = load_recipe(recipe, overrides or [])
-        except OtherKindError:
-            checked = load_pretraining_recipe(recipe, overrides or [])
-        typer.echo(checked.to_yaml().rstrip())
+        typer.echo(_recipe_of_either_kind(recipe, overrides or []).to_yaml().rstrip())
         typer.echo(f"{recipe} is a valid recipe.", err=True)
 
 
@@ -187,11 +182,23 @@ def validate_command(recipe: RecipePath, overrides: Overrides = None) -> None:
 def describe_command(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Print the whole plan of a recipe: rows, models, layer map, objective, steps. Nothing is trained."""
     with _user_errors():
-        checked = load_recipe(recipe, overrides or [])
+        checked = _recipe_of_either_kind(recipe, overrides or [])
         _configure_output(quiet=True)
+        if isinstance(checked, PretrainingRecipe):
+            from distilbert_kd.pretraining.plan import describe_pretraining
+
+            typer.echo(describe_pretraining(checked))
+            return
         from distilbert_kd.plan import describe
 
         typer.echo(describe(checked))
+
+
+def _recipe_of_either_kind(path: Path, overrides: list[str]) -> Recipe | PretrainingRecipe:
+    try:
+        return load_recipe(path, overrides)
+    except OtherKindError:
+        return load_pretraining_recipe(path, overrides)
 
 
 @app.command("evaluate")

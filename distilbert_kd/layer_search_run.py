@@ -28,7 +28,7 @@ from distilbert_kd.layer_importance import measure_on
 from distilbert_kd.layer_search import LayerSearch, search_layers
 from distilbert_kd.layer_search_report import write_report
 from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric, labelled
-from distilbert_kd.plan import num_training_steps
+from distilbert_kd.plan_lines import num_training_steps
 from distilbert_kd.prepared_arguments import best_epoch, prediction_arguments, training_arguments
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe_parts import (

@@ -178,7 +178,7 @@ def _refuse_other_kind(path: Path, values: Mapping[str, Any], kind: type[Section
     for other in [] if not own or own in values else _COMMANDS.keys() & values.keys():
         raise OtherKindError(
             f"Expected a recipe with a section {own} in {path}, got one with {other}: that is a recipe for "
-            f"`distilbert-kd {_COMMANDS[other]}`, which `validate` reads, too."
+            f"`distilbert-kd {_COMMANDS[other]}`, which `validate` and `describe` read, too."
         )
 
 

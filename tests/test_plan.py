@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from distilbert_kd.cli import app
 from distilbert_kd.errors import DistillationError
-from distilbert_kd.plan import describe, num_training_steps
+from distilbert_kd.plan import describe
+from distilbert_kd.plan_lines import num_training_steps
 from distilbert_kd.recipe import load_recipe
 from distilbert_kd.student.build import build_student
 from distilbert_kd.trainer import DistillationTrainer

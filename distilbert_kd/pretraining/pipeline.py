@@ -36,7 +36,7 @@ from distilbert_kd.training import run_training, save_model_folder, take_back
 from distilbert_kd.weights import weights_sha256
 
 
-__all__ = ["pretrain"]
+__all__ = ["arguments_of", "pretrain", "source_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
     """
     start = time.perf_counter()
     folder = RunFolder(Path(recipe.output_dir))
-    arguments = _arguments(recipe, folder, show_bars)  # first, because it tells accelerate of the other processes
+    arguments = arguments_of(recipe, folder, show_bars)  # first, because it tells accelerate of the other processes
     records = RunRecords(folder, PartialState().is_main_process)
     yaml = recipe.to_yaml()
     tokenizer = load_tokenizer(recipe.teacher.model, recipe.teacher.revision)
@@ -91,7 +91,7 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
         PartialState().wait_for_everyone()
         progress = Progress(folder, records.is_main)
         logger.info("device: %s", describe_device(arguments))
-        text = tokenized_text(_source(recipe), tokenizer, Path(recipe.text.cache_dir or DEFAULT_CACHE_DIR))
+        text = tokenized_text(source_of(recipe), tokenizer, Path(recipe.text.cache_dir or DEFAULT_CACHE_DIR))
         logger.info("text: %s rows, %s tokens from %s", f"{len(text.rows):,}", f"{text.num_tokens:,}", text.source)
         teacher_sha256 = weights_sha256(teacher)
         progress.take_identity(
@@ -167,7 +167,20 @@ def _train(
     return trainer.state.log_history, first_step
 
 
-def _arguments(recipe: PretrainingRecipe, folder: RunFolder, show_bars: bool) -> TrainingArguments:
+def arguments_of(recipe: PretrainingRecipe, folder: RunFolder, show_bars: bool) -> TrainingArguments:
+    """The training arguments: the recipe's, and DistilBERT's where it is silent.
+
+    Args:
+        recipe: of the run.
+        folder: of the run.
+        show_bars: whether progress bars are drawn.
+
+    Returns:
+        Those of the student's training.
+
+    Raises:
+        RecipeError: an argument can't be used, or the launch takes the weights apart.
+    """
     # Blocks are of one length: nothing is gained by sorting them, and the rows of a step stay the same however it is
     # split into batches.
     sampling = "group_by_length" if recipe.text.packing == "sentences" else "random"
@@ -212,7 +225,8 @@ def _check_lengths(
             )
 
 
-def _source(recipe: PretrainingRecipe) -> TextSource:
+def source_of(recipe: PretrainingRecipe) -> TextSource:
+    """The text of a recipe, as `distilbert_kd.pretraining.text` takes it."""
     text = recipe.text
     return TextSource(
         files=tuple(text.files or ()),

@@ -29,7 +29,7 @@ from distilbert_kd.errors import DataError
 from distilbert_kd.storage import storage_errors
 
 
-__all__ = ["DEFAULT_CACHE_DIR", "HubSource", "TextSource", "TokenizedText", "tokenized_text"]
+__all__ = ["DEFAULT_CACHE_DIR", "HubSource", "TextSource", "TokenizedText", "tokenized_text", "written_text"]
 
 logger = logging.getLogger(__name__)
 
@@ -115,19 +115,48 @@ def tokenized_text(
         StorageError: the rows can't be written.
     """
     files = _found(source.files)
-    key = _key(source, files, tokenizer)
-    path = cache_dir / f"{key}.arrow"
+    path = _path(source, files, tokenizer, cache_dir)
     if PartialState().is_local_main_process and not path.is_file():
         logger.info("text: reading and tokenising %s, once", _described(source, files))
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, _rows(_texts(source, files), tokenizer, source), source.max_rows, len(tokenizer))
     PartialState().wait_for_everyone()
+    text = _read(path, source, files)
+    if len(text.rows) == 0:
+        raise DataError(f"Expected text in {text.source}, got none. Is the column right?")
+    return text
+
+
+def written_text(
+    source: TextSource, tokenizer: PreTrainedTokenizerBase, cache_dir: Path = DEFAULT_CACHE_DIR
+) -> tuple[str, TokenizedText | None]:
+    """What is known of a source without reading it.
+
+    Args:
+        source: the text.
+        tokenizer: of the teacher and the student.
+        cache_dir: where `tokenized_text` writes.
+
+    Returns:
+        One line that says what it is, and its rows if `tokenized_text` wrote them before.
+
+    Raises:
+        DataError: no file is found, or they are of several kinds.
+    """
+    files = _found(source.files)
+    path = _path(source, files, tokenizer, cache_dir)
+    return _described(source, files), _read(path, source, files) if path.is_file() else None
+
+
+def _path(source: TextSource, files: list[Path], tokenizer: PreTrainedTokenizerBase, cache_dir: Path) -> Path:
+    return cache_dir / f"{_key(source, files, tokenizer)}.arrow"
+
+
+def _read(path: Path, source: TextSource, files: list[Path]) -> TokenizedText:
     rows = datasets.Dataset.from_file(str(path))
-    if len(rows) == 0:
-        raise DataError(f"Expected text in {_described(source, files)}, got none. Is the column right?")
     num_tokens = sum(len(chunk.values) for chunk in rows.data.column("input_ids").chunks)
-    return TokenizedText(rows, num_tokens, key, _described(source, files))
+    return TokenizedText(rows, num_tokens, path.stem, _described(source, files))
 
 
 def _found(patterns: Iterable[str]) -> list[Path]:
