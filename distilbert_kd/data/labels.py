@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from distilbert_kd.data.tables import Table, refuse_rows
+from distilbert_kd.data.tables import Table, refuse_half_characters, refuse_rows
 from distilbert_kd.errors import DataError
 
 
@@ -35,10 +35,11 @@ def class_names_of(table: Table, label: str) -> tuple[str, ...]:
         The names in the order of their numbers.
 
     Raises:
-        DataError: There are fewer than two, or they are fractions.
+        DataError: There are fewer than two, or they are fractions or no valid Unicode.
     """
     if label in table.class_names:
         return table.class_names[label]
+    refuse_half_characters(table, label)
     words = {_as_word(cell) for cell in table.columns[label]} - {None, str(MISSING_LABEL)}
     names = [word for word in words if word is not None]
     fractions = [name for name in names if _is_fraction(name)]

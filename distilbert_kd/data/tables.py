@@ -4,12 +4,10 @@ Cells stay what they are: the words `null`, `NA` and `nan` are text, and no type
 number of columns, a file that is not UTF-8 or an unfinished quote is refused with its line.
 """
 
-import csv
 import io
-import json
 import math
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,23 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 
+from distilbert_kd.data.file_rows import (
+    HALF_CHARACTER,
+    csv_rows,
+    is_unicode,
+    json_rows,
+    listed,
+    of_width,
+    refuse_places,
+    shortened,
+    tsv_rows,
+)
 from distilbert_kd.errors import DataError
 
 
-__all__ = ["FILE_ENDINGS", "Table", "read_table", "refuse_rows", "table_from_dataset"]
+__all__ = ["FILE_ENDINGS", "Table", "read_table", "refuse_half_characters", "refuse_rows", "table_from_dataset"]
 
 FILE_ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
-
-# Errors name this many rows; the others are counted.
-_NUM_ROWS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -85,16 +91,13 @@ def read_table(
         raise DataError(f"{path}: expected a file; got {got}{where}.")
     if ending == ".parquet":
         return _read_parquet(path, wanted, optional)
-    content = _read_utf8(path)
+    lines = io.StringIO(_read_utf8(path), newline="\n")
     if ending in (".jsonl", ".json"):
-        return _read_json_lines(path, content, wanted, optional)
+        return _read_json_lines(path, lines, wanted, optional)
     broken: list[int] = []
-    if ending == ".csv":
-        rows = _csv_rows(path, content)
-    else:
-        rows = _tsv_rows(content)
+    rows = csv_rows(path, lines) if ending == ".csv" else tsv_rows(lines)
     names = tuple(header) if header else tuple(next(rows)[1])
-    rows = _of_width(path, rows, names, broken if skips_broken_lines else None)
+    rows = of_width(path, rows, names, broken if skips_broken_lines else None)
     return _delimited_table(path, names, rows, wanted, optional, broken)
 
 
@@ -119,17 +122,26 @@ def refuse_rows(table: Table, expected: str, bad: Iterable[tuple[int, Any]], do:
     Raises:
         DataError: There is a bad row.
     """
-    rows = list(bad)
-    if not rows:
-        return
-    shown = [f"{_shortened(cell)} at {table.unit} {table.positions[row]}" for row, cell in rows[:_NUM_ROWS_SHOWN]]
-    more = f" and {len(rows) - _NUM_ROWS_SHOWN} more" if len(rows) > _NUM_ROWS_SHOWN else ""
-    raise DataError(f"{table.name}: expected {expected}; got {', '.join(shown)}{more}. {do}")
+    refuse_places(table.name, expected, [(f"{table.unit} {table.positions[row]}", cell) for row, cell in bad], do)
 
 
-def _shortened(cell: Any) -> str:
-    shown = ascii(cell)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+def refuse_half_characters(table: Table, column: str) -> None:
+    """Refuses texts with half of a surrogate pair, which no file and no tokenizer takes.
+
+    Args:
+        table: The table.
+        column: Its column; cells that are no text are left alone.
+
+    Raises:
+        DataError: There is such a text.
+    """
+    cells = enumerate(table.columns[column])
+    refuse_rows(
+        table,
+        f"valid Unicode in the column {column!r}",
+        [(row, cell) for row, cell in cells if isinstance(cell, str) and not is_unicode(cell)],
+        HALF_CHARACTER,
+    )
 
 
 def _read_utf8(path: Path) -> str:
@@ -149,51 +161,6 @@ def _read_utf8(path: Path) -> str:
     return text
 
 
-def _tsv_rows(content: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells. Only a line feed ends a row: texts may hold other characters that Python splits at."""
-    for line, text in enumerate(content.rstrip("\r\n").split("\n"), start=1):
-        yield line, text.removesuffix("\r").split("\t")
-
-
-def _csv_rows(path: Path, content: str) -> Iterator[tuple[int, list[str]]]:
-    """The line at which each row starts, and its cells; a quoted cell may span lines."""
-    limit = csv.field_size_limit(sys.maxsize)  # 131,072 characters otherwise, for the whole process
-    reader = csv.reader(io.StringIO(content.rstrip("\r\n"), newline=""), strict=True)
-    line = 1
-    try:
-        for cells in reader:
-            yield line, cells or [""]
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: expected quotes as in RFC 4180; got a row starting at line {line} that can't be read ({error}). "
-            'Close each quote, and write a quote inside a quoted cell twice (""); for text without quoting use .tsv.'
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _of_width(
-    path: Path, rows: Iterator[tuple[int, list[str]]], names: Sequence[str], broken: list[int] | None
-) -> Iterator[tuple[int, list[str]]]:
-    """The rows with as many cells as there are names; the lines of others go to `broken`, or are refused."""
-    wrong: list[tuple[int, int]] = []
-    for line, cells in rows:
-        if len(cells) == len(names):
-            yield line, cells
-        elif broken is not None:
-            broken.append(line)
-        else:
-            wrong.append((line, len(cells)))
-    if wrong:
-        shown = ", ".join(f"{count} at line {line}" for line, count in wrong[:_NUM_ROWS_SHOWN])
-        more = f" and {len(wrong) - _NUM_ROWS_SHOWN} more" if len(wrong) > _NUM_ROWS_SHOWN else ""
-        raise DataError(
-            f"{path}: expected {len(names)} columns ({', '.join(names)}) in each row; got {shown}{more}. Mend these "
-            "rows; a .tsv file has no quoting, so no text in it can hold a tab or a line end."
-        )
-
-
 def _delimited_table(
     path: Path,
     names: Sequence[str],
@@ -202,9 +169,6 @@ def _delimited_table(
     optional: Sequence[str],
     broken: list[int],
 ) -> Table:
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise DataError(f"{path}: expected one column of each name; got two or more of {', '.join(doubled)}.")
     taken = _taken_columns(str(path), names, wanted, optional)
     places = [names.index(name) for name in taken]
     cells: list[list[Any]] = [[] for _ in taken]
@@ -218,22 +182,9 @@ def _delimited_table(
     )
 
 
-def _read_json_lines(path: Path, content: str, wanted: Sequence[str], optional: Sequence[str]) -> Table:
-    names: list[str] = []
-    objects: list[tuple[int, dict[str, Any]]] = []
-    for line, text in enumerate(content.split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{path}: expected one JSON object in each line; line {line} can't be read ({error})."
-            ) from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: expected one JSON object in each line; got {_shortened(row)} at line {line}.")
-        objects.append((line, row))
-        names.extend(name for name in row if name not in names)
+def _read_json_lines(path: Path, lines: Iterable[str], wanted: Sequence[str], optional: Sequence[str]) -> Table:
+    objects = list(json_rows(path, lines))
+    names = list(dict.fromkeys(name for _, row in objects for name in row))
     taken = _taken_columns(str(path), names, wanted, optional)
     table = Table(
         str(path),
@@ -253,9 +204,11 @@ def _read_parquet(path: Path, wanted: Sequence[str], optional: Sequence[str]) ->
     try:
         schema = pyarrow.parquet.read_schema(path)
         taken = _taken_columns(str(path), schema.names, wanted, optional)
-        table = pyarrow.parquet.read_table(path, columns=taken)
+        table = pyarrow.parquet.read_table(path, columns=taken).combine_chunks()
+        table.validate(full=True)  # text that is not UTF-8, for one: indices are then those of the rows, from 0
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: expected a parquet file; it can't be read ({error}).") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: expected a parquet file; it can't be read ({reason}). Write it again.") from error
     # `datasets` leaves the names of its classes in the schema.
     return _arrow_table(table, datasets.Features.from_arrow_schema(schema), str(path), taken)
 
@@ -275,22 +228,29 @@ def _arrow_table(table: pyarrow.Table, features: datasets.Features, name: str, t
     return _with_rows(Table(name, columns, range(1, table.num_rows + 1), "row", class_names))
 
 
-def _column_advice(there: Sequence[str]) -> str:
-    for separator in (";", "\t"):
-        if len(there) == 1 and separator in there[0]:
-            return f"The cells seem to be separated by {separator!r}: save the file with commas, or with tabs as .tsv."
-    return "Name the right columns (predict: --text, --text-pair), or mend the header."
-
-
 def _taken_columns(name: str, there: Sequence[str], wanted: Sequence[str], optional: Sequence[str]) -> list[str]:
+    doubled = sorted(column for column, count in Counter(there).items() if count > 1)
+    if doubled:
+        raise DataError(
+            f"{name}: expected one column of each name; got two or more of {listed(doubled)}. Rename all but one."
+        )
     missing = [column for column in wanted if column not in there]
     if missing:
         raise DataError(
-            f"{name}: expected the columns {', '.join(wanted)}; got {', '.join(map(repr, there))} "
+            f"{name}: expected the columns {', '.join(wanted)}; got {listed([*map(shortened, there)])} "
             f"(missing: {', '.join(missing)}). {_column_advice(there)}"
         )
     # A column may be asked for twice, as the text and as the pair.
     return list(dict.fromkeys([*wanted, *(column for column in optional if column in there)]))
+
+
+def _column_advice(there: Sequence[str]) -> str:
+    if any("\r" in column for column in there):
+        return "Its lines seem to end in carriage returns: save the file with line feeds."
+    for separator in (";", "\t"):
+        if len(there) == 1 and separator in there[0]:
+            return f"The cells seem to be separated by {separator!r}: save the file with commas, or with tabs as .tsv."
+    return "Name the right columns (predict: --text, --text-pair), or mend the header."
 
 
 def _with_rows(table: Table) -> Table:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import datasets
 
-from distilbert_kd.data.tables import Table, refuse_rows
+from distilbert_kd.data.tables import Table, refuse_half_characters, refuse_rows
 
 
 __all__ = ["TaskData", "build_dataset", "fingerprint", "num_empty_texts"]
@@ -102,21 +102,8 @@ def _texts(table: Table, column: str) -> list[object]:
         [(row, cell) for row, cell in enumerate(cells) if not isinstance(cell, str)],
         "Write texts in quotes; an empty text is allowed.",
     )
-    refuse_rows(
-        table,
-        f"valid Unicode in the column {column!r}",
-        [(row, cell) for row, cell in enumerate(cells) if not _is_unicode(cell)],
-        "Half of a surrogate pair is no character: write the pair, or remove it.",
-    )
+    refuse_half_characters(table, column)
     return cells
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _indexes(table: Table, column: str) -> list[int]:

@@ -14,9 +14,9 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import datasets
 import pyarrow as pa
@@ -25,7 +25,9 @@ from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedTokenizerBase
 
 from distilbert_kd.compatibility import tokenizer_identity
+from distilbert_kd.data.file_rows import shortened
 from distilbert_kd.errors import DataError
+from distilbert_kd.pretraining.text_files import TEXT_ENDINGS, ending_of, file_texts
 from distilbert_kd.storage import storage_errors
 
 
@@ -36,9 +38,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_CACHE_DIR = Path(HF_HOME) / "distilbert_kd" / "text"
 
 #: Changes when the meaning of a tokenised file does.
-_FORMAT = 1
-#: The name of `datasets`' reader, by the ending of a file's name (before .gz).
-_READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+_FORMAT = 2
 #: Texts that are tokenised, and rows that are written, in one go.
 _AT_A_TIME = 1000
 
@@ -111,21 +111,23 @@ def tokenized_text(
         The rows.
 
     Raises:
-        DataError: no file is found, they are of several kinds, a column is missing, or there is no text at all.
+        DataError: no file is found, they are of several kinds or malformed, a column is missing, or there is no text
+            at all.
         StorageError: the rows can't be written.
     """
     files = _found(source.files)
     path = _path(source, files, tokenizer, cache_dir)
     if PartialState().is_local_main_process and not path.is_file():
         logger.info("text: reading and tokenising %s, once", _described(source, files))
+        ids = islice(_rows(_texts(source, files), tokenizer, source), source.max_rows)
+        first = next(ids, None)
+        if first is None:
+            raise DataError(f"Expected text in {_described(source, files)}, got none. Is it the right file?")
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, _rows(_texts(source, files), tokenizer, source), source.max_rows, len(tokenizer))
+            _write(path, chain([first], ids), len(tokenizer))
     PartialState().wait_for_everyone()
-    text = _read(path, source, files)
-    if len(text.rows) == 0:
-        raise DataError(f"Expected text in {text.source}, got none. Is the column right?")
-    return text
+    return _read(path, source, files)
 
 
 def written_text(
@@ -168,29 +170,24 @@ def _found(patterns: Iterable[str]) -> list[Path]:
         if not files or not all(file.is_file() for file in files):
             raise DataError(
                 f"text.files: expected files that are there, got {pattern!r}, for which there are none. Paths start "
-                "where the command runs; a folder is searched for " + ", ".join(_READERS) + ", each with .gz or not."
+                "where the command runs; a folder is searched for "
+                + ", ".join(TEXT_ENDINGS)
+                + ", each with .gz or not."
             )
         found |= {file.absolute() for file in files}
-    kinds = {_reader(file) for file in found}
+    for file in found:
+        if ending_of(file) not in TEXT_ENDINGS:
+            raise DataError(
+                f"text.files: expected names that end in {', '.join(TEXT_ENDINGS)}, with or without .gz; got {file}."
+            )
+    kinds = sorted({ending_of(file) for file in found})
     if len(kinds) > 1:
-        raise DataError(f"text.files: expected files of one kind, got {', '.join(sorted(map(str, kinds)))}.")
+        raise DataError(f"text.files: expected files of one kind, got {', '.join(kinds)}.")
     return sorted(found)
 
 
 def _below(folder: Path) -> list[Path]:
-    return [file for file in folder.rglob("*") if file.is_file() and _ending(file) in _READERS]
-
-
-def _ending(file: Path) -> str:
-    return Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
-
-
-def _reader(file: Path) -> str:
-    if _ending(file) not in _READERS:
-        raise DataError(
-            f"text.files: expected names that end in {', '.join(_READERS)}, with or without .gz; got {file.name!r}."
-        )
-    return _READERS[_ending(file)]
+    return [file for file in folder.rglob("*") if file.is_file() and ending_of(file) in TEXT_ENDINGS]
 
 
 def _described(source: TextSource, files: list[Path]) -> str:
@@ -211,28 +208,39 @@ def _key(source: TextSource, files: list[Path], tokenizer: PreTrainedTokenizerBa
 
 def _texts(source: TextSource, files: list[Path]) -> Iterator[str]:
     """The texts that are not blank, one after the other."""
-    wanted: list[dict[str, Any]] = [
-        {"path": one.dataset, "name": one.config, "split": one.split, "revision": one.revision}
-        for one in source.datasets
-    ]
-    if files:
-        wanted = [{"path": _reader(files[0]), "data_files": [str(file) for file in files], "split": "train"}]
+    each = [file_texts(file, source.column) for file in files] or [_hub_texts(one, source) for one in source.datasets]
+    num_blank = num_texts = 0
+    for text in chain.from_iterable(each):
+        num_texts += 1
+        if text.strip():
+            yield text
+        else:
+            num_blank += 1
+    if num_blank:
+        logger.info("text: %d of %d texts are blank and left out", num_blank, num_texts)
+
+
+def _hub_texts(one: HubSource, source: TextSource) -> Iterator[str]:
+    """As `file_texts`; the rows of a data set have no lines that could be named."""
+    described = _described(source, [])
     try:
-        for one in wanted:
-            for row in datasets.load_dataset(**one, streaming=True):
-                if source.column not in row:
-                    raise DataError(
-                        f"text.column: expected one of {', '.join(row)}, got {source.column!r}. Correct it."
-                    )
-                text = row[source.column]
-                if isinstance(text, str) and text.strip():
-                    yield text
+        rows = datasets.load_dataset(one.dataset, one.config, split=one.split, revision=one.revision, streaming=True)
+        for row in rows:
+            if source.column not in row:
+                raise DataError(f"text.column: expected one of {', '.join(row)}, got {source.column!r}. Correct it.")
+            text = row[source.column]
+            if text is not None and not isinstance(text, str):
+                raise DataError(
+                    f"{one.dataset}: expected text in the column {source.column!r}, got {shortened(text)}. Correct "
+                    "text.column."
+                )
+            yield text or ""
     except DataError:
         raise
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
+    except Exception as error:  # of any family: `datasets` lets those of the format's reader through
         reason = " ".join(str(error).split())
         raise DataError(
-            f"Expected text that can be read in {_described(source, files)}, got {type(error).__name__}: {reason}. "
+            f"Expected text that can be read in {described}, got {type(error).__name__}: {reason}. "
             "Mend the files, or correct the section text."
         ) from error
 
@@ -262,7 +270,7 @@ def _some(items: Iterator[Item]) -> Iterator[list[Item]]:
         yield some
 
 
-def _write(path: Path, rows: Iterator[list[int]], max_rows: int | None, num_ids: int) -> None:
+def _write(path: Path, rows: Iterator[list[int]], num_ids: int) -> None:
     """An Arrow stream, which gets its name when all of it is written."""
     kind = pa.list_(pa.uint16() if num_ids <= 2**16 else pa.int32())
     schema = pa.schema({"input_ids": kind})
@@ -270,7 +278,7 @@ def _write(path: Path, rows: Iterator[list[int]], max_rows: int | None, num_ids:
     os.close(handle)
     try:
         with pa.OSFile(partial, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-            for some in _some(islice(rows, max_rows)):
+            for some in _some(rows):
                 stream.write_batch(pa.record_batch([pa.array(some, kind)], schema=schema))
         os.replace(partial, path)
     finally:

@@ -36,7 +36,12 @@ def test_class_names_of_a_file_that_knows_them():
 
 
 @pytest.mark.parametrize(
-    ("labels", "words"), [(("a", "a", " "), r"two or more classes .* got \['a'\]"), (("0.5", "1.2"), "regression")]
+    ("labels", "words"),
+    [
+        (("a", "a", " "), r"two or more classes .* got \['a'\]"),
+        (("0.5", "1.2"), "regression"),
+        (("a", "\ud800"), r"valid Unicode .* got '.ud800' at line 3"),
+    ],
 )
 def test_class_names_refused(labels, words):
     """Prevents training on one class, and scores from becoming hundreds of classes."""

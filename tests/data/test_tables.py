@@ -4,6 +4,9 @@ import csv
 import json
 
 import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from distilbert_kd.data.tables import read_table, table_from_dataset
@@ -108,6 +111,11 @@ class TestJsonLines:
             ('{"a": 1', "line 2 can't be read"),
             ("[1, 2]", r"got \[1, 2\] at line 2"),
             ('{"b": 1}', r"expected the column 'a' in each row; got \['b'\] at line 2"),
+            ('{"a": "y", "a": "z"}', "line 2 can't be read .the key 'a' twice."),
+            ('{"a": "y"} {', "line 2 can't be read .Extra data, column 12."),
+            ('{"a": "\x00"}', "line 2 can't be read .Invalid control character at, column 8."),
+            ('{"a": ' + "[" * 100_000, "line 2 can't be read"),
+            ('{"a": ' + "1" * 5000 + "}", "line 2 can't be read"),
         ],
     )
     def test_refuses(self, write, line, words):
@@ -133,6 +141,23 @@ class TestParquet:
         datasets.Dataset.from_dict({"b": [1.0, float("nan"), None]}).to_parquet(path)
         assert read_table(path, ["b"]).columns == {"b": [1.0, None, None]}
 
+    def test_text_that_is_not_utf8(self, tmp_path):
+        """Prevents a UnicodeDecodeError, which names neither file nor row, from ending a run."""
+        ends = pyarrow.py_buffer(np.array([0, 2, 4], dtype="int32").tobytes())
+        texts = pyarrow.StringArray.from_buffers(2, ends, pyarrow.py_buffer(b"ok\xff!"))
+        pyarrow.parquet.write_table(pyarrow.table({"a": texts}), tmp_path / "a.parquet")
+        with pytest.raises(
+            DataError, match=r"a\.parquet: expected a parquet file; .*Invalid UTF8 .* at string index 1"
+        ):
+            read_table(tmp_path / "a.parquet", ["a"])
+
+    def test_same_name_twice(self, tmp_path):
+        """Prevents a page of the parquet library's internal columns as the message."""
+        column = pyarrow.array(["x"])
+        pyarrow.parquet.write_table(pyarrow.table([column, column], names=["a", "a"]), tmp_path / "a.parquet")
+        with pytest.raises(DataError, match=r"expected one column of each name; got two or more of a\. Rename"):
+            read_table(tmp_path / "a.parquet", ["a"])
+
     def test_no_parquet(self, write):
         """Prevents a message of the parquet library that names no file."""
         with pytest.raises(DataError, match=r"a\.parquet: expected a parquet file"):
@@ -148,6 +173,24 @@ class TestEveryFormat:
         """Prevents guessing at the name of a column."""
         with pytest.raises(DataError, match=r"expected the columns x, text; got 'x', 'y' \(missing: text\)"):
             read_table(write(name, content), ["x", "text"])
+
+    @pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+    def test_thousands_of_columns(self, write, name):
+        """Prevents one wrong file from filling the terminal with the names of its columns, or with a text as one."""
+        names = ["x" * 5000, *(f"c{i}" for i in range(5000))]
+        separator = "\t" if name == "a.tsv" else ","
+        path = write(name, separator.join(names) + "\n" + "1\n")
+        for column in ("text", "c7"):
+            with pytest.raises(DataError, match="and 4981 more") as error:
+                read_table(path, [column])
+            assert len(str(error.value)) < 600
+
+    def test_lines_that_end_in_carriage_returns(self, write):
+        """Prevents guessing at what is wrong with a file that looks right in an editor; CSV has a rule for it."""
+        with pytest.raises(DataError, match="seem to end in carriage returns"):
+            read_table(write("a.tsv", "a\tb\rx\t1\ry\t2\r"), ["a", "b"])
+        table = read_table(write("a.csv", "a,b\rx,1\r\ny,2\r"), ["a"])
+        assert (table.columns, table.positions) == ({"a": ["x", "y"]}, [2, 3])
 
     @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
     @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl"])

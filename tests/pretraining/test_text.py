@@ -107,8 +107,9 @@ def test_what_is_cut_off_leaves_nothing_that_looks_whole(folder, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(text_module, "_texts", texts)
+    monkeypatch.setattr(text_module, "_AT_A_TIME", 1)  # so that a row is written before
     with pytest.raises(KeyboardInterrupt):
-        rows_of(folder, "jsonl")
+        rows_of(folder, "jsonl", packing="sentences")
     assert list((folder / "cache").iterdir()) == []
 
 
@@ -125,11 +126,11 @@ def test_the_rows_are_mapped_from_disk(folder):
     ("patterns", "settings", "message"),
     [
         (["missing/*.txt"], {}, "for which there are none"),
-        (["txt", "jsonl"], {}, "files of one kind, got json, text"),
-        (["jsonl"], {"column": "text"}, "expected one of body, n, got 'text'"),
+        (["txt", "jsonl"], {}, "files of one kind, got .jsonl, .txt"),
+        (["jsonl"], {"column": "text"}, "a.jsonl: expected one column 'text'; got body, n at line 1"),
         (["../other.doc"], {}, "names that end in"),
         (["blank.txt"], {"column": "text"}, "got none"),
-        (["broken.jsonl"], {}, "text that can be read"),
+        (["broken.jsonl"], {}, "broken.jsonl: expected one JSON object in each line; line 1 can't be read"),
     ],
 )
 def test_text_that_cannot_be_read_is_refused(folder, patterns, settings, message):
