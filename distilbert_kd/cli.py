@@ -154,6 +154,36 @@ def layers_command(
             typer.echo(f"Table, picture and numbers are in {folder}")
 
 
+@app.command("glue")
+def glue_command(
+    recipes: Annotated[
+        Path, typer.Argument(metavar="RECIPES_DIR", help="A folder with a recipe for each task: recipes/glue.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of runs, tables and submission.zip; the same one goes on.")],
+    overrides: Overrides = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="TASK,TASK", help="Such as cola,rte. Default: all that have a recipe.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each task: the recipe's seed and those after it.")] = 5,
+    submission: Annotated[bool, typer.Option(help="Predict the test rows for the GLUE server.")] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Run every GLUE task with every seed, and make one table and a submission; started again, it goes on."""
+    with _user_errors():
+        show_bars = _configure_output(quiet)
+        from distilbert_kd.glue.benchmark import run_benchmark
+        from distilbert_kd.glue.plan import plan_benchmark
+
+        names = [name.strip() for name in tasks.split(",")] if tasks else []
+        plan = plan_benchmark(recipes, names, seeds, out, overrides or [])
+        benchmark = run_benchmark(plan, out, submission, show_bars)
+        if _is_main_process():
+            typer.echo(benchmark.text.rstrip())
+            typer.echo(f"Tables, picture, numbers and submission are in {out}", err=True)
+        if benchmark.exit_code:
+            _end("", benchmark.exit_code)
+
+
 @app.command("pretrain")
 def pretrain_command(
     recipe: RecipePath, overrides: Overrides = None, allow_changed: Changed = None, quiet: Quiet = False
@@ -247,6 +277,25 @@ def predict_command(
         typer.echo(f"{num_rows} predictions: {written}")
 
 
+@app.command("demo")
+def demo_command(
+    run: RunPath,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SECTION.KEY=VALUE", help="What is elsewhere on this machine: teacher.model=FOLDER."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="To listen on. Default: the first free one from 7860.")
+    ] = None,
+) -> None:
+    """Try a finished run in the browser: student beside teacher, on this machine only. Needs the extra demo-app."""
+    with _user_errors():
+        _configure_output(quiet=False)
+        from distilbert_kd.demo_app.local import serve_run
+
+        serve_run(run, overrides or [], port)
+
+
 @app.command("card")
 def card_command(
     run: RunPath,
@@ -273,6 +322,9 @@ def push_command(
     tag: Annotated[str | None, typer.Option(help="Tag the commit, such as v1.0.")] = None,
     license: License = None,
     language: Language = None,
+    space: Annotated[
+        bool, typer.Option("--space", help="Also push a page to try it, as a Space of the same name.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build and show what would go out; send nothing.")
     ] = False,
@@ -287,6 +339,7 @@ def push_command(
 
         options = {"repo": repo, "private": private, "revision": revision, "tag": tag}
         options |= {"create_pr": create_pr or None, "license": license, "language": language}
+        options["space"] = space or None
         target = target_of(run, options)
         if dry_run:
             typer.echo(describe_plan(plan_push(run, target), target))

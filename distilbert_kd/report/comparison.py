@@ -13,7 +13,7 @@ from distilbert_kd.report.run_reading import FinishedRun
 from distilbert_kd.results import Table, arms_of, unit_of
 
 
-__all__ = ["Setting", "Summary", "compare_runs", "summary_of", "tables_of"]
+__all__ = ["Setting", "Summary", "compare_runs", "render_summary", "summary_of", "tables_of"]
 
 #: What says where a run lies and which draw it is, and not what was done.
 _NO_SETTING = ("name", "output_dir", "seed")
@@ -181,8 +181,8 @@ def tables_of(settings: Sequence[Setting]) -> list[Table]:
                 f"{settings.index(each) + 1}. {each.name}",
                 str(len(each.runs)),
                 ", ".join(map(str, each.seeds)),
-                *(_shown(each.scores[split].get(arm)) for arm in _ARMS),
-                _shown(each.gains.get(split), sign="+"),
+                *(render_summary(each.scores[split].get(arm)) for arm in _ARMS),
+                render_summary(each.gains.get(split), sign="+"),
             )
             for each in group
         )
@@ -193,7 +193,8 @@ def tables_of(settings: Sequence[Setting]) -> list[Table]:
 _ARMS = ("teacher", "student", "control")
 
 
-def _shown(summary: Summary | None, sign: str = "") -> str:
+def render_summary(summary: Summary | None, sign: str = "") -> str:
+    """A summary x 100 as `84.2 ± 0.3`, or a dash for none; `sign="+"` shows the sign of a difference."""
     if summary is None:
         return "–"
     mean = f"{100 * summary.mean:{sign}.1f}"

@@ -140,7 +140,10 @@ def test_recipe_stays_at_the_top():
     }
     assert readers - {PACKAGE} <= {
         "cli",
+        "demo_app.local",
         "finished_run",
+        "glue.benchmark",
+        "glue.plan",
         "layer_search_run",
         "pipeline",
         "plan",

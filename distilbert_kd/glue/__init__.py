@@ -1,0 +1,1 @@
+"""The GLUE benchmark as a whole: all tasks and seeds by one command, its tables, and what the server takes."""
