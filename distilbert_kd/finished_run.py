@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from distilbert_kd.data.loading import load_task
 from distilbert_kd.data.task_data import TaskData, fingerprint
@@ -29,7 +29,7 @@ from distilbert_kd.teacher_cache import ask_teacher, logits_column
 from distilbert_kd.weights import weights_sha256
 
 
-__all__ = ["evaluate_run", "predict_with"]
+__all__ = ["evaluate_run", "predict_with", "read_record", "teacher_of_run", "text_columns"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,16 +58,17 @@ def evaluate_run(path: Path, overrides: Sequence[str] = (), show_bars: bool = Fa
     """
     folder = RunFolder.open(path)
     recipe = load_recipe(folder.recipe, overrides)
-    results, environment = _read_json(folder.results), _read_json(folder.environment)
+    results, environment = read_record(folder.results), read_record(folder.environment)
     with _arguments(recipe.training, show_bars) as arguments:
         data = load_task(recipe.data, recipe.name)
         _refuse_other_rows(data, results["metric"], environment["data"]["sha256"], folder)
-        teacher = _teacher(folder, recipe, data.label_names, environment["teacher"]["weights_sha256"])
+        teacher, teacher_tokenizer = teacher_of_run(folder, recipe, data.label_names)
         names = [name for name in ("student", "control") if name in results["models"]]
         models = {name: load_classifier(str(folder.root / name)) for name in names}
         tokenizer = load_tokenizer(str(folder.student))
         rows = tokenize_task(data, tokenizer, recipe.data.max_length, models["student"])
-        theirs = _teacher_reader(folder, recipe, data, teacher)
+        teacher_rows = tokenize_task(data, teacher_tokenizer, recipe.data.max_length, teacher)
+        theirs = Reader(teacher, teacher_tokenizer, teacher_rows)
         answers = {
             split: logits_column(ask_teacher(theirs, data, split, recipe.data.max_length, arguments, cache_dir=None))
             for split in data.evaluation
@@ -89,7 +90,18 @@ def _write_scored_rows(folder: RunFolder, data: TaskData, logits: Mapping[str, M
         logger.warning("The scored rows were not kept for the report: %s", error)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON file of a run folder.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        StorageError: it can't be read.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -112,29 +124,38 @@ def _refuse_other_rows(data: TaskData, metric: str, run_fingerprints: Mapping[st
         )
 
 
-def _teacher(
-    folder: RunFolder, recipe: Recipe, data_labels: tuple[str, ...] | None, run_fingerprint: str
-) -> PreTrainedModel:
+def teacher_of_run(
+    folder: RunFolder, recipe: Recipe, data_labels: tuple[str, ...] | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The teacher that a run's student learnt from, and its tokenizer.
+
+    Args:
+        folder: of the run.
+        recipe: of the run; overrides may say where the teacher lies on this machine.
+        data_labels: names of the classes; None for regression.
+
+    Returns:
+        Model and tokenizer.
+
+    Raises:
+        StorageError: it was fine-tuned in the run, and is no longer in the folder.
+        TeacherError: it can't be loaded, or is another one.
+    """
     if folder.teacher.is_dir():
-        return load_classifier(str(folder.teacher))
+        return load_classifier(str(folder.teacher)), load_tokenizer(str(folder.teacher))
     if recipe.teacher.finetune is not None:
         raise StorageError(
             f"Expected the teacher that was fine-tuned in the run at {folder.teacher}, got nothing. Put the folder "
             "back, or say where it is: teacher.model=FOLDER teacher.finetune=null"
         )
-    teacher = load_teacher(recipe.teacher.model, data_labels, recipe.teacher.revision, recipe.teacher.labels)
-    if weights_sha256(teacher) != run_fingerprint:
+    name, revision = recipe.teacher.model, recipe.teacher.revision
+    teacher = load_teacher(name, data_labels, revision, recipe.teacher.labels)
+    if weights_sha256(teacher) != read_record(folder.environment)["teacher"]["weights_sha256"]:
         raise TeacherError(
-            f"Expected the teacher of the run in {folder.root}, got other weights from {recipe.teacher.model}. "
+            f"Expected the teacher of the run in {folder.root}, got other weights from {name}. "
             "Say where the run's teacher is: teacher.model=..., teacher.revision=..."
         )
-    return teacher
-
-
-def _teacher_reader(folder: RunFolder, recipe: Recipe, data: TaskData, teacher: PreTrainedModel) -> Reader:
-    is_own = folder.teacher.is_dir()
-    tokenizer = load_tokenizer(*([str(folder.teacher)] if is_own else [recipe.teacher.model, recipe.teacher.revision]))
-    return Reader(teacher, tokenizer, tokenize_task(data, tokenizer, recipe.data.max_length, teacher))
+    return teacher, load_tokenizer(name, revision)
 
 
 def predict_with(
@@ -168,7 +189,7 @@ def predict_with(
     """
     folder, recipe = _run_of(source)
     location = str(folder.student) if folder else source
-    columns = _columns(recipe)
+    columns = text_columns(recipe)
     values = {} if batch_size is None else {"per_device_eval_batch_size": batch_size}
     model, tokenizer = load_classifier(location), load_tokenizer(location)
     request = PredictionRequest(
@@ -192,8 +213,15 @@ def _run_of(source: str) -> tuple[RunFolder, Recipe] | tuple[None, None]:
     return folder, load_recipe(folder.recipe)
 
 
-def _columns(recipe: Recipe | None) -> tuple[str, str | None]:
-    """Where a file's texts stand when nobody says so. A model of pairs must never be given one text alone."""
+def text_columns(recipe: Recipe | None) -> tuple[str, str | None]:
+    """Where a file's texts stand when nobody says so. A model of pairs must never be given one text alone.
+
+    Args:
+        recipe: of a run; None for a model without one.
+
+    Returns:
+        Names of the columns of the text and of the second text; None where the models read one.
+    """
     if recipe is None:
         return "text", None
     if recipe.data.task is not None:

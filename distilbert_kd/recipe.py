@@ -194,6 +194,7 @@ class Push(Section):
     tag: Text | None = Field(default=None, description="Tag of the commit; never moved.")
     license: Text | None = Field(default=None, description="For the card: the licence's id, such as apache-2.0.")
     language: Text | None = Field(default=None, description="For the card: the texts' language; en for GLUE tasks.")
+    space: bool = Field(default=False, description="Also push a page to try it, as a Space of the same name.")
 
     @staticmethod
     def _rules(given: Mapping[str, Any]) -> list[str]:

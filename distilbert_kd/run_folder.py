@@ -124,6 +124,11 @@ class RunFolder:
         """What a push sends, as it is sent; made anew by each."""
         return self.root / "hub"
 
+    @property
+    def space(self) -> Path:
+        """The page to try the student, as it is sent to a Space; made anew by each push that asks for it."""
+        return self.root / "space"
+
     def make(self) -> "RunFolder":
         """Make the folder and check that it can be written.
 

@@ -23,7 +23,7 @@ from distilbert_kd.run_folder import PLOTS, RunFolder
 from distilbert_kd.storage import write_text
 
 
-__all__ = ["make_card", "planned_card", "write_card"]
+__all__ = ["has_pairs", "make_card", "planned_card", "write_card"]
 
 _CITATION = """@article{hinton2015distilling,
   title = {Distilling the Knowledge in a Neural Network},
@@ -148,7 +148,7 @@ def _data(facts: RunFacts) -> str:
 def _snippet(facts: RunFacts, repo: str | None, revision: str | None) -> str:
     place = repo or "path/to/student"
     arguments = ['"text-classification"', f'model="{place}"', *([f'revision="{revision}"'] if revision else [])]
-    text = '{"text": "The first text.", "text_pair": "The second text."}' if _has_pairs(facts) else '"A text."'
+    text = '{"text": "The first text.", "text_pair": "The second text."}' if has_pairs(facts) else '"A text."'
     options = [f"truncation=True, max_length={facts.recipe['data']['max_length']}"]
     if facts.config.get("problem_type") == "regression":
         options.append('function_to_apply="none"')
@@ -160,7 +160,8 @@ def _snippet(facts: RunFacts, repo: str | None, revision: str | None) -> str:
     return fenced("\n".join(lines), "python")
 
 
-def _has_pairs(facts: RunFacts) -> bool:
+def has_pairs(facts: RunFacts) -> bool:
+    """Whether the student reads two texts."""
     data = facts.recipe["data"]
     return bool(data.get("text_pair") or (data.get("task") and TASKS[data["task"]].text_pair))
 

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distilbert_kd.errors import HubError
@@ -17,7 +17,7 @@ from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.storage import storage_errors, write_text
 
 
-__all__ = ["PublishedFolder", "build_published"]
+__all__ = ["PublishedFolder", "build_published", "make_empty", "published_of"]
 
 #: Of the student's folder: config, weights as safetensors, tokenizer files. Never a pickle.
 _OF_STUDENT = (
@@ -53,7 +53,7 @@ class PublishedFolder:
 
     root: Path
     sizes: Mapping[str, int]
-    left_out: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def build_published(folder: RunFolder, facts: RunFacts, target: HubTarget) -> PublishedFolder:
@@ -75,10 +75,8 @@ def build_published(folder: RunFolder, facts: RunFacts, target: HubTarget) -> Pu
         StorageError: the folder can't be written.
     """
     root = folder.published
+    make_empty(root)
     with storage_errors(root):
-        if root.is_dir():
-            shutil.rmtree(root)
-        root.mkdir()
         for base, patterns in ((folder.student, _OF_STUDENT), (folder.root, _OF_RUN)):
             for path in _allowed(base, patterns):
                 _put(path, root / path.relative_to(base))
@@ -86,11 +84,42 @@ def build_published(folder: RunFolder, facts: RunFacts, target: HubTarget) -> Pu
     write_text(root / "README.md", str(card))
     write_text(root / "recipe.yaml", dump_yaml(dict(facts.recipe)))
     write_text(root / "results.json", json.dumps(facts.results, indent=2, ensure_ascii=False) + "\n")
+    published = published_of(root)
+    left_out = (path.name for path in folder.student.iterdir() if path.name not in {*published.sizes, "README.md"})
+    return replace(published, left_out=tuple(sorted(left_out)))
+
+
+def make_empty(root: Path) -> None:
+    """Makes a folder, in place of what an earlier push left there.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    with storage_errors(root):
+        if root.is_dir():
+            shutil.rmtree(root)
+        root.mkdir()
+
+
+def published_of(root: Path) -> PublishedFolder:
+    """Takes a folder that was built to be uploaded.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        All that is in it.
+
+    Raises:
+        HubError: a file holds what looks like a token of the Hub.
+    """
     sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in root.rglob("*") if path.is_file()}
     for name in sizes:
         _refuse_token(root / name)
-    left_out = (path.name for path in folder.student.iterdir() if path.name not in {*sizes, "README.md"})
-    return PublishedFolder(root, dict(sorted(sizes.items())), tuple(sorted(left_out)))
+    return PublishedFolder(root, dict(sorted(sizes.items())))
 
 
 def _allowed(base: Path, patterns: Iterable[str]) -> Iterator[Path]:

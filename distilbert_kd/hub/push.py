@@ -5,7 +5,7 @@ is not sent again, whether from an earlier push or from one that was cut off.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from distilbert_kd.hub.card import planned_card
 from distilbert_kd.hub.facts import RunFacts
 from distilbert_kd.hub.load_back import load_back
 from distilbert_kd.hub.published import PublishedFolder, build_published
+from distilbert_kd.hub.space import build_space, check_space, push_space
 from distilbert_kd.hub.target import HubTarget
 from distilbert_kd.run_folder import RunFolder
 
@@ -56,6 +57,7 @@ class Pushed:
         commit: Its full hash.
         is_new: Whether anything had changed since the last push.
         checked: One line on what came back, or None if that was not asked for.
+        space: Where the page to try it is, or None if that was not asked for.
     """
 
     url: str
@@ -63,11 +65,13 @@ class Pushed:
     commit: str
     is_new: bool
     checked: str | None
+    space: str | None = None
 
     def describe(self) -> str:
         """What a user is told at the end."""
         first = f"Pushed: {self.url}" if self.is_new else f"Nothing had changed, nothing was sent: {self.url}"
-        return "\n".join([first, *([self.checked] if self.checked else [])])
+        space = f"The page to try it: {self.space}" if self.space else None
+        return "\n".join(filter(None, [first, self.checked, space]))
 
 
 def target_of(run: Path, options: Mapping[str, Any]) -> HubTarget:
@@ -104,7 +108,7 @@ def check_before_training(recipe: Mapping[str, Any], target: HubTarget) -> None:
     logger.info("push: %s can be written", target.repo)
 
 
-def plan_push(run: Path, target: HubTarget) -> PublishedFolder:
+def plan_push(run: Path, target: HubTarget) -> list[PublishedFolder]:
     """Builds what would be pushed, and sends nothing.
 
     Args:
@@ -112,21 +116,23 @@ def plan_push(run: Path, target: HubTarget) -> PublishedFolder:
         target: where it would go.
 
     Returns:
-        The folder, in `hub` of the run folder.
+        The folder, in `hub` of the run folder, and that of the Space, in `space`, if it is asked for.
 
     Raises:
         HubError: something in it may not be published.
         StorageError: it is no finished run, or the disk is at fault.
     """
     folder = RunFolder.open(run)
-    return build_published(folder, RunFacts.read(folder), target)
+    facts = RunFacts.read(folder)
+    spaces = [build_space(folder, facts, target)] if target.space else []
+    return [build_published(folder, facts, target), *spaces]
 
 
-def describe_plan(published: PublishedFolder, target: HubTarget) -> str:
+def describe_plan(plan: Sequence[PublishedFolder], target: HubTarget) -> str:
     """What would be pushed, in lines.
 
     Args:
-        published: from `plan_push`.
+        plan: from `plan_push`.
         target: where it would go.
 
     Returns:
@@ -134,12 +140,17 @@ def describe_plan(published: PublishedFolder, target: HubTarget) -> str:
     """
     kind = {True: "private", False: "public", None: "as its owner has set"}[target.private]
     place = "a pull request" if target.create_pr else f"branch {target.revision or constants.DEFAULT_REVISION}"
-    lines = [f"To {target.repo} (if new: {kind}), {place}{f', tag {target.tag}' if target.tag else ''}:"]
-    lines += [f"{size:>13,}  {name}" for name, size in published.sizes.items()]
-    lines += [f"{sum(published.sizes.values()):>13,}  bytes in all"]
-    if published.left_out:
-        lines.append(f"Left out of the student's folder: {', '.join(published.left_out)}")
-    return "\n".join([*lines, f"Nothing was sent. The folder is {published.root}"])
+    heads = [f"To {target.repo} (if new: {kind}), {place}{f', tag {target.tag}' if target.tag else ''}:"]
+    heads.append(f"To the Space {target.repo} (if new: {kind}):")
+    lines = []
+    for head, published in zip(heads, plan, strict=False):  # a Space only if it is asked for
+        lines.append(head)
+        lines += [f"{size:>13,}  {name}" for name, size in published.sizes.items()]
+        lines += [f"{sum(published.sizes.values()):>13,}  bytes in all"]
+        if published.left_out:
+            lines.append(f"Left out of the student's folder: {', '.join(published.left_out)}")
+    folders = " and ".join(str(published.root) for published in plan)
+    return "\n".join([*lines, f"Nothing was sent. The folder is {folders}"])
 
 
 def push_run(run: Path, target: HubTarget, has_check: bool = True) -> Pushed:
@@ -188,8 +199,11 @@ def push_results(run: Path, target: HubTarget, results: Mapping[str, Any]) -> No
 def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
     api = HfApi()
     check_account(target, api)
+    if target.space:
+        check_space(target, api)
     facts = RunFacts.read(folder).known_to(lambda name: is_on_hub(api, name))
     published = build_published(folder, facts, target)
+    space = build_space(folder, facts, target) if target.space else None
     prepare_repository(target, api)
     before = None if target.create_pr else _head(api, target)
     num_bytes = sum(published.sizes.values())
@@ -202,7 +216,8 @@ def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
     if target.tag:
         _tag(api, target, commit)
     checked = _check(folder, facts, target, revision, commit) if has_check else None
-    return Pushed(info.pr_url or info.commit_url, revision, commit, is_new, checked)
+    address = push_space(space, target, api) if space else None
+    return Pushed(info.pr_url or info.commit_url, revision, commit, is_new, checked, address)
 
 
 def _head(api: HfApi, target: HubTarget) -> str | None:

@@ -30,6 +30,7 @@ class HubTarget:
         tag: Name that the commit gets.
         license: Id of the licence, for the card.
         language: Code of the texts' language, for the card.
+        space: Whether a Space of the same name gets the page to try it.
     """
 
     repo: str
@@ -39,6 +40,7 @@ class HubTarget:
     tag: str | None = None
     license: str | None = None
     language: str | None = None
+    space: bool = False
 
     @classmethod
     def of(cls, *sources: Mapping[str, Any]) -> Self:
@@ -66,7 +68,8 @@ class HubTarget:
         for name in ("revision", "tag", "license", "language"):
             value = getattr(self, name)
             words += [f"--{name}", value] if value else []
-        return shlex.join([*words, *(["--create-pr"] if self.create_pr else [])])
+        words += [option for option, is_on in (("--create-pr", self.create_pr), ("--space", self.space)) if is_on]
+        return shlex.join(words)
 
 
 def target_problems(push: Mapping[str, Any]) -> list[str]:
@@ -95,6 +98,8 @@ def target_problems(push: Mapping[str, Any]) -> list[str]:
     if "create_pr" in given:
         other = [key for key in ("revision", "tag") if key in given]
         problems += [f"push.{key}: not allowed with create_pr, which opens a request to main" for key in other]
+        if "space" in given:
+            problems.append("push.space: not allowed with create_pr: the page loads what is on a branch or has a tag")
     return problems
 
 

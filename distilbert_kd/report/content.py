@@ -17,7 +17,7 @@ from distilbert_kd.results import Table, arms_of, unit_of
 from distilbert_kd.scored_rows import ScoredRows
 
 
-__all__ = ["Content", "content_of", "numbers_of"]
+__all__ = ["Content", "content_of", "label_of", "numbers_of", "said"]
 
 _NUM_DIFFERENT = 12
 _MAX_TEXT = 600  # characters of a text that is shown
@@ -221,7 +221,7 @@ def _soft_targets(scored: ScoredRows, temperatures: Sequence[float]) -> list[dic
             {
                 "what": what,
                 "text": _shown(scored.texts[row]),
-                "label": _label(scored, row, is_regression=False),
+                "label": label_of(scored, row, is_regression=False),
                 "distributions": distributions,
             }
         )
@@ -233,8 +233,8 @@ def _different(scored: ScoredRows, is_regression: bool) -> Table:
     rows = [
         (
             _shown(scored.texts[row]),
-            _label(scored, row, is_regression),
-            *(_said(scored, logits[row], is_regression) for logits in scored.logits.values()),
+            label_of(scored, row, is_regression),
+            *(said(scored, logits[row], is_regression) for logits in scored.logits.values()),
             f"{value:.2f}",
         )
         for row, value in findings.most_different(scored.logits, is_regression, _NUM_DIFFERENT)
@@ -242,7 +242,8 @@ def _different(scored: ScoredRows, is_regression: bool) -> Table:
     return Table("Where student and teacher part", ("text", "label", *scored.logits, distance), tuple(rows))
 
 
-def _said(scored: ScoredRows, logits: np.ndarray, is_regression: bool) -> str:
+def said(scored: ScoredRows, logits: np.ndarray, is_regression: bool) -> str:
+    """What a model says about a row with these logits, [C]: the class with its probability, or the number."""
     if is_regression:
         return f"{float(predicted(logits[None], True)[0]):.2f}"
     probabilities = softmax(logits[None])[0]
@@ -250,7 +251,8 @@ def _said(scored: ScoredRows, logits: np.ndarray, is_regression: bool) -> str:
     return f"{findings.class_names(scored)[best]} {100 * probabilities[best]:.0f} %"
 
 
-def _label(scored: ScoredRows, row: int, is_regression: bool) -> str:
+def label_of(scored: ScoredRows, row: int, is_regression: bool) -> str:
+    """The label of a row: the class or the number; a dash if it has none."""
     if not labelled(scored.labels[row : row + 1])[0]:
         return "–"
     value = scored.labels[row]

@@ -24,6 +24,7 @@ import yaml
 
 LFS = re.compile(r"\.(safetensors|onnx|png|model)$|^tokenizer\.json$")
 LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "other"}
+SDKS = {"docker", "gradio", "static"}
 ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -244,9 +245,9 @@ class _HubRequest(_Request):
         elif path == "/api/repos/create":
             self.create(json.loads(content))
         elif path == "/api/validate-yaml":
-            self.validate(json.loads(content)["content"])
-        elif match := re.fullmatch(r"/(?:api/models/)?([\w.-]+/[\w.-]+?)(?:\.git)?(?:/(.*))?", path):
-            self.of_repository(match[1], match[2] or "", content)
+            self.validate(json.loads(content))
+        elif match := re.fullmatch(r"/(?:api/(models|spaces)/)?([\w.-]+/[\w.-]+?)(?:\.git)?(?:/(.*))?", path):
+            self.of_repository(match[2], match[3] or "", content, is_space=match[1] == "spaces")
         else:
             raise _Refused(404, "", "no such endpoint")
 
@@ -264,11 +265,14 @@ class _HubRequest(_Request):
         if self.account is None:
             raise _Refused(401, "", "Invalid username or password.")
         self.need_write(name)
-        url = f"{self.hub.endpoint}/{name}"
-        if name in self.hub.repositories:
-            self.reply(409, {"error": "You already created this model repo", "url": url})
+        is_space = asked.get("type") == "space"
+        if is_space and asked.get("sdk") not in SDKS:
+            raise _Refused(400, "", f'"sdk" must be one of {sorted(SDKS)}')
+        url = f"{self.hub.endpoint}/{_key(name, is_space)}"
+        if _key(name, is_space) in self.hub.repositories:
+            self.reply(409, {"error": "You already created this repo", "url": url})
             return
-        self.hub.create(name, asked.get("visibility") == "private")
+        self.hub.create(_key(name, is_space), asked.get("visibility") == "private")
         self.reply(200, {"url": url, "name": name})
 
     def need_write(self, name: str, is_request: bool = False) -> None:
@@ -277,20 +281,20 @@ class _HubRequest(_Request):
         if role != "write" or not (is_request or name.split("/")[0] in {account, "lab"}):
             raise _Refused(403, "", "Forbidden: you don't have the required permissions (write)")
 
-    def validate(self, text: str) -> None:
-        errors = metadata_errors(text)
+    def validate(self, asked: dict[str, Any]) -> None:
+        errors = metadata_errors(asked["content"], asked.get("repoType") == "space")
         if "text/plain" in self.headers.get("Accept", ""):
             self.reply(400 if errors else 200, "\n".join(f"- Error: {error}" for error in errors).encode())
             return
         lines = [{"message": error} for error in errors]
         self.reply(400 if errors else 200, {"errors": lines, "warnings": []})
 
-    def of_repository(self, name: str, rest: str, content: bytes) -> None:
-        repository = self.hub.repositories.get(name)
+    def of_repository(self, name: str, rest: str, content: bytes, is_space: bool) -> None:
+        repository = self.hub.repositories.get(_key(name, is_space))
         can_see = repository and (not repository.is_private or (self.account or ("",))[0] == name.split("/")[0])
         if not repository or not can_see:
             raise _Refused(404 if self.account else 401, "RepoNotFound", "Repository not found")
-        self.name, self.repository = name, repository
+        self.name, self.repository, self.is_space = name, repository, is_space
         action, _, rest = rest.partition("/")
         if self.command == "POST" or action == "auth-check":
             self.need_write(name, action == "info" or self.query.get("create_pr") == ["1"])
@@ -391,11 +395,12 @@ class _HubRequest(_Request):
                 tree[value["path"]] = Blob(self.repository.objects[value["oid"]], True)
             else:
                 raise _Refused(400, "", f"unknown operation {line['key']}")
-        if errors := metadata_errors(tree["README.md"].content.decode()) if "README.md" in tree else []:
+        card = tree["README.md"].content.decode() if "README.md" in tree else None
+        if errors := metadata_errors(card, self.is_space) if card is not None else []:
             raise _Refused(400, "", f"Invalid metadata: {errors}")
         sha = self.repository.add(tree, message)
         answer = {"success": True, "commitOid": sha, "hookOutput": ""}
-        answer["commitUrl"] = f"{self.hub.endpoint}/{self.name}/commit/{sha}"
+        answer["commitUrl"] = f"{self.hub.endpoint}/{_key(self.name, self.is_space)}/commit/{sha}"
         if self.query.get("create_pr") == ["1"]:
             number = len(self.repository.requests) + 1
             self.repository.requests[f"refs/pr/{number}"] = sha
@@ -427,13 +432,22 @@ def _entry(name: str, blob: Blob) -> dict[str, Any]:
     }
 
 
-def metadata_errors(text: str) -> list[str]:
+def _key(name: str, is_space: bool) -> str:
+    """A model and a Space may have the same name."""
+    return f"spaces/{name}" if is_space else name
+
+
+def metadata_errors(text: str, is_space: bool = False) -> list[str]:
     """What the Hub complains of in a card's metadata."""
     match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     if not match:
         return ["the card has no metadata"]
     metadata = yaml.safe_load(match[1])
     errors = []
+    if is_space and metadata.get("sdk") not in SDKS:
+        errors.append(f'"sdk" must be one of {sorted(SDKS)}')
+    if is_space and len(metadata.get("short_description", "")) > 60:
+        errors.append('"short_description" must be at most 60 characters')
     if "license" in metadata and metadata["license"] not in LICENSES:
         errors.append(f'"license" must be one of {sorted(LICENSES)}')
     bases = metadata.get("base_model", [])
