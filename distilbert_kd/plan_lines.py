@@ -9,6 +9,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, Training
 
 from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.errors import TeacherError
+from distilbert_kd.model_files import check_model_files
 from distilbert_kd.signals import EMBEDDINGS
 from distilbert_kd.student.build import count_layers
 from distilbert_kd.teacher import model_location
@@ -42,8 +43,10 @@ def config_of(name: str, revision: str | None) -> PretrainedConfig:
     Raises:
         TeacherError: it can't be had.
     """
+    location = model_location(name)
+    check_model_files(location, revision)
     try:
-        return AutoConfig.from_pretrained(model_location(name), revision=revision, trust_remote_code=False)
+        return AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0].rstrip(". ")
         raise TeacherError(

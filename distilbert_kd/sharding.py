@@ -146,4 +146,4 @@ def take_up(model: PreTrainedModel, folder: str) -> None:
         model: of the same architecture.
         folder: as `save_pretrained` writes it.
     """
-    model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+    model.load_state_dict(type(model).from_pretrained(folder, use_safetensors=True).state_dict())

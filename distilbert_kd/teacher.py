@@ -19,6 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from distilbert_kd.compatibility import label_names, output_layer, output_order
 from distilbert_kd.errors import TeacherError
+from distilbert_kd.model_files import check_model_files
 
 
 __all__ = [
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 _PACKAGE = "package:"
 _LOADING_ERRORS = (
     *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError),
-    *(SafetensorError, StrictDataclassError),  # of other families
+    *(ImportError, SafetensorError, StrictDataclassError),  # of other families
 )
 
 
@@ -162,12 +163,12 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         The tokenizer, as its files say.
 
     Raises:
-        TeacherError: it can't be loaded, or knows no word.
+        TeacherError: it can't be loaded, knows no word, or its files lead elsewhere.
     """
+    location = model_location(name)
+    check_model_files(location, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_location(name), revision=revision, trust_remote_code=False)
-    except TeacherError:
-        raise
+        tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare ones
         raise TeacherError(_could_not_load("a tokenizer", name, error)) from error
     # transformers 5 makes one of the special tokens alone where there is no file, and every text is [UNK] to it.
@@ -195,11 +196,13 @@ def load_model(
         The model in float32, and transformers' loading info: missing, unexpected and mismatched keys.
 
     Raises:
-        TeacherError: it can't be loaded.
+        TeacherError: it can't be loaded, or its files lead elsewhere.
     """
+    location = model_location(name)
+    check_model_files(location, revision)
     try:
         model, loading = kind.from_pretrained(
-            model_location(name),
+            location,
             revision=revision,
             use_safetensors=True,
             trust_remote_code=False,  # the default asks on the terminal
@@ -207,8 +210,6 @@ def load_model(
             output_loading_info=True,
             **config,
         )
-    except TeacherError:
-        raise
     except _LOADING_ERRORS as error:
         raise TeacherError(_could_not_load("a model with weights in safetensors", name, error)) from error
     return model, loading

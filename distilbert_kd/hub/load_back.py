@@ -88,8 +88,11 @@ def _compare(repo: str, revision: str, student: str, max_length: int) -> LoadedB
 
     torch.set_num_threads(1)  # the same sums in the same order, in both
     logits = []
-    for source, options in ((student, {}), (repo, {"revision": revision})):
-        model = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32, **options).eval()
+    safe = {"trust_remote_code": False}
+    for source, options in ((student, safe), (repo, {"revision": revision, **safe})):
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, **options
+        ).eval()
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         with torch.no_grad():
             logits.append(
