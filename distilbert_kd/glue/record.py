@@ -51,7 +51,7 @@ class TaskResult(_Scored):
     task: str
     number: str = Field(description="The number that enters the mean, in words.")
     seeds: list[int]
-    runs: list[str] = Field(description="Folders, in the order of the seeds.")
+    runs: list[str] = Field(description="Folders beside this file, in the order of the seeds.")
     rows: dict[str, int] = Field(description="Split to its number of rows.")
     is_subset: bool = Field(description="Whether rows of the official splits are missing.")
     notes: list[str]

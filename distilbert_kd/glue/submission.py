@@ -48,7 +48,7 @@ class SubmittedFile:
 
     Attributes:
         task: Whose rows they are.
-        run: The folder of the run whose student predicted them; None for a file that is filled.
+        run: Task and seed of the student that predicted them, as its folder is called; None for a filled file.
         answer: What stands in every row of a file that is filled.
         reason: Why it is filled.
     """
@@ -151,7 +151,7 @@ def _content(owner: GlueTask, split: GlueSplit, folder: Path | None) -> tuple[Su
         text = path.read_text(encoding="utf-8")
         num_rows = text.count("\n") - 1
         if num_rows == split.num_rows:
-            return SubmittedFile(owner.name, run=str(folder.parent)), text
+            return SubmittedFile(owner.name, run="/".join(folder.parts[-3:-1])), text
         reason = f"the test rows are {num_rows:,} and not {split.num_rows:,}"
     elif folder is not None:
         reason = f"the data have no test rows for it ({owner.folders[0]}/{split.file})"

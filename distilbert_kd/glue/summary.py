@@ -104,7 +104,7 @@ def _task_result(task: str, runs: Sequence[FinishedRun], draws: np.ndarray | Non
         task=task,
         number=_number(setting),
         seeds=list(setting.seeds),
-        runs=[str(run.folder.root) for run in runs],
+        runs=["/".join(run.folder.root.parts[-2:]) for run in runs],
         rows=results["data"]["rows"],
         is_subset=_is_subset(task, results["data"]["rows"]),
         notes=results["data"].get("notes") or [],

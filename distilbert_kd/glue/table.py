@@ -47,23 +47,18 @@ def tables_of(results: GlueResults) -> list[Table]:
 
 def notes_of(results: GlueResults) -> list[str]:
     """What stands under the tables: what the numbers are, which tasks failed, and what the submission holds."""
-    notes = [
+    return [
         *(f"FAILED: {title_of(each.task)}, seed {each.seed}: {each.error}" for each in results.failures),
         *_about_rows(results.tasks),
         "Scores x 100 on dev rows, mean ± standard deviation over the seeds (n - 1). Where a task has two metrics, "
         "their mean is its number. Each task weighs the same in the mean.",
-        *(
-            f"Mean {each.name}: over {', '.join(map(title_of, each.tasks))}; seeds {_listed(each.seeds)}."
-            + (f" Mean of the tasks' retentions: {_percent(each.mean_of_retentions)} %." if each.tasks[1:] and each.mean_of_retentions else "")
-            for each in results.means
-        ),
+        *map(_about_mean, results.means),
         "Retention: mean of the student over mean of the teacher. The teacher is fine-tuned with the student's seed, "
         "where the recipe fine-tunes it; the control is the student trained on the labels alone, with the same seed.",
         "Student minus control: 95 % intervals, by Student's t over the seeds, and by resampled dev rows of the mean "
         "over the seeds. Neither holds the other's noise.",
         *_about_submission(results),
     ]
-    return notes
 
 
 def markdown_text(results: GlueResults) -> str:
@@ -153,6 +148,14 @@ def _about_rows(tasks: Sequence[TaskResult]) -> list[str]:
     ]
 
 
+def _about_mean(mean: Mean) -> str:
+    seeds = ", ".join(map(str, mean.seeds)) or "none that all of them have"
+    note = f"Mean {mean.name}: over {', '.join(map(title_of, mean.tasks))}; seeds {seeds}."
+    if mean.mean_of_retentions is not None:
+        note += f" Mean of the tasks' own retentions: {_percent(mean.mean_of_retentions)} %."
+    return note
+
+
 def _about_submission(results: GlueResults) -> list[str]:
     filled = {name: each for name, each in results.submission.items() if each.run is None}
     if not results.submission:
@@ -176,7 +179,3 @@ def _percent(share: float | None) -> str:
 
 def _milliseconds(value: float | None) -> str:
     return _NONE if value is None else f"{value:.2f}"
-
-
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds)) if seeds else "none that all of them have"
