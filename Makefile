@@ -19,12 +19,14 @@ export OMP_WAIT_POLICY := passive
 BENCH_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
+AUDIT := $(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off
+
 FAULT_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
 	faults checkpoints resumable_trainer resuming interrupts run_lock))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help bench demo test test-slow test-faults quality style docker-lint docker-build clean
+.PHONY: help bench demo test test-slow test-faults quality style audit docker-lint docker-build clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -51,6 +53,12 @@ quality: .venv/dev.stamp  ## lint, format, types and docstrings, changing nothin
 style: .venv/dev.stamp  ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# An index that knows nothing, such as a mirror, would pass everything: first it must know of one that is known to all.
+audit: .venv/dev.stamp  ## known vulnerabilities of the pinned versions; asks PyPI, so it needs the network
+	@echo "PyYAML==5.3" | $(AUDIT) -r /dev/stdin 2>&1 | grep -q "^Found [0-9]" || { echo "audit: expected PyPI to name the" \
+		"vulnerabilities of PyYAML 5.3, got none. Nothing was checked: can https://pypi.org be reached?" >&2; exit 1; }
+	$(AUDIT) -r constraints.txt
 
 bench: .venv/dev.stamp  ## how fast, against the copied pattern and others; needs GLUE_DIR
 	$(BENCH_ENV) $(BIN)/python benchmarks/speed.py --out build/bench
