@@ -24,6 +24,9 @@ __all__ = ["BaseRecipe", "OtherKindError", "PathText", "Section", "Text", "check
 #: The pattern of a run's name.
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
+#: Errors that one message names; the others are counted.
+_NUM_SHOWN = 50
+
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 
@@ -209,4 +212,6 @@ def _message(path: Path, problems: Sequence[str], documented_in: str) -> str:
     lines = list(dict.fromkeys(problems))
     count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
     end = f"Correct the file, or override a value with section.key=value. Every key is in {documented_in}."
-    return "\n".join([f"The recipe {path} has {count}:", *(f"  - {line}" for line in lines), end])
+    more = [f"  - and {len(lines) - _NUM_SHOWN} more"] if len(lines) > _NUM_SHOWN else []
+    shown_lines = [f"  - {line}" for line in lines[:_NUM_SHOWN]]
+    return "\n".join([f"The recipe {path} has {count}:", *shown_lines, *more, end])

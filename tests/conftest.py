@@ -23,6 +23,7 @@ for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_EVALUA
 
 # A busy machine is no failure, and a failure is the same everywhere.
 settings.register_profile("distilbert-kd", deadline=None, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile("distilbert-kd")
 
 

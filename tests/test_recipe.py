@@ -585,4 +585,14 @@ def test_any_text_is_a_recipe_or_a_recipe_error(tmp_path: Path, text, overrides)
         assert str(path) in str(error)
         str(error).encode()
     else:
-        assert load_recipe(path, overrides) == recipe
+        path.write_text(recipe.to_yaml(), encoding="utf-8")
+        assert load_recipe(path) == recipe  # what the run folder keeps repeats the run
+
+
+def test_thousands_of_errors_are_counted(tmp_path):
+    """A file that is no recipe would fill the terminal with a line for each of its own."""
+    path = tmp_path / "any.yaml"
+    path.write_text("a: 1\n" * 1000)
+    with pytest.raises(RecipeError, match=r"and 952 more") as error:
+        load_recipe(path)
+    assert str(error.value).count("\n") < 60
