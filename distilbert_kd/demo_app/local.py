@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distilbert_kd.compatibility import label_names
 from distilbert_kd.demo_app.page import Classifier, Page, answer_of, launch
@@ -20,7 +20,10 @@ from distilbert_kd.scored_rows import read_scored_rows
 from distilbert_kd.teacher import load_classifier, load_tokenizer
 
 
-__all__ = ["page_of_run", "serve_run"]
+if TYPE_CHECKING:
+    import gradio as gr
+
+__all__ = ["page_of_run", "serve_run", "start"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,24 +49,32 @@ def serve_run(path: Path, overrides: Sequence[str] = (), port: int | None = None
             "Expected the package gradio, which makes the page, got none. Install it with the extra demo-app: "
             "pip install 'distilbert-kd[demo-app]', or in a checkout pip install -c constraints.txt -e '.[demo-app]'"
         )
+    server = start(page_of_run(path, overrides), port)
+    logger.info("The page is at %s (Ctrl-C ends it).", server.local_url)
+    server.block_thread()
+
+
+def start(page: Page, port: int | None = None) -> "gr.Blocks":
+    """Starts to listen, on this machine only, and returns.
+
+    Args:
+        page: what is shown.
+        port: to listen on; None: the first free one from 7860.
+
+    Returns:
+        The server.
+
+    Raises:
+        RecipeError: the port is taken.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported, and at each start
-    page = page_of_run(path, overrides)
+    options = {"server_name": _HOST, "server_port": port, "share": False, "ssr_mode": False}
     try:
-        server = launch(
-            page,
-            server_name=_HOST,
-            server_port=port,
-            share=False,
-            ssr_mode=False,
-            quiet=True,
-            prevent_thread_lock=True,
-        )
+        return launch(page, **options, quiet=True, prevent_thread_lock=True)
     except OSError as error:
         raise RecipeError(
             f"Expected a free port for the page, got: {error} Choose another with --port, or leave it out."
         ) from error
-    logger.info("The page is at %s (Ctrl-C ends it).", server.local_url)
-    server.block_thread()
 
 
 def page_of_run(path: Path, overrides: Sequence[str] = ()) -> Page:
