@@ -1,5 +1,6 @@
 """The page with a real gradio: as its clients call it, and as a browser shows it."""
 
+import gc
 import json
 import shutil
 import socket
@@ -12,6 +13,14 @@ from distilbert_kd import cli
 from distilbert_kd.demo_app import local
 from distilbert_kd.demo_app.page import answer_of, probabilities
 from tests.demo_app.runs_to_try import SCRIPT, run_to_try
+
+
+# gradio's: an option of pandas that is going, and event loops and sockets that it leaves to the collector
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*no_silent_downcasting.*"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture
@@ -39,6 +48,8 @@ def server(tmp_path_factory):
         served = local.start(local.page_of_run(run))
         yield run, served.server_port
         served.close()
+        del served
+        gc.collect()  # here, where its warnings are expected, and not in another test
 
 
 def ask(port: int, temperature: float, text: str) -> list:
@@ -107,7 +118,7 @@ def test_a_browser_shows_it(server, browser):
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     page.goto(f"http://127.0.0.1:{server[1]}")
-    page.get_by_role("cell").filter(has_text="<script>").first.click()
+    page.locator("td", has_text="<script>").first.click()
     page.get_by_text("Forward pass").wait_for()
     assert page.get_by_label("Text").input_value().startswith(SCRIPT)
     page.get_by_label("Text").fill("a funny film <script>")
