@@ -21,12 +21,12 @@ TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 AUDIT := $(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off
 
-FAULT_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
-	faults checkpoints resumable_trainer resuming interrupts run_lock))
+FAULT_TESTS := tests/reliability $(addprefix tests/test_,$(addsuffix .py,\
+	checkpoints resumable_trainer resuming interrupts run_lock storage))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help bench demo test test-slow test-faults quality style audit docker-lint docker-build clean
+.PHONY: help bench demo test test-slow test-faults reliability quality style audit docker-lint docker-build clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -42,7 +42,12 @@ test-slow: .venv/dev.stamp  ## the slow tests only
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow $(PYTEST_ARGS)
 
 test-faults: .venv/dev.stamp  ## runs that are killed, signalled, poisoned or damaged, and started again
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "slow or not slow" $(FAULT_TESTS) $(PYTEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "slow or not slow" $(FAULT_TESTS) --deselect \
+		"tests/reliability/test_faults.py::test_what_a_stock_trainer_does" $(PYTEST_ARGS)
+
+reliability: .venv/dev.stamp  ## the faults, tried on a stock Trainer too; writes the table of docs/reliability.md
+	$(TEST_ENV) RELIABILITY_PAGE=docs/reliability.md $(BIN)/python -m pytest -n 2 -m "slow or not slow" \
+		tests/reliability $(PYTEST_ARGS)
 
 quality: .venv/dev.stamp  ## lint, format, types and docstrings, changing nothing
 	$(BIN)/ruff check .

@@ -18,10 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from distilbert_kd.errors import StorageError
-from distilbert_kd.storage import sha256_of, storage_errors, sync, write_text
+from distilbert_kd.storage import room_for, sha256_of, storage_errors, sync, write_text
 
 
-__all__ = ["COMMIT", "check_space", "commit", "damage_of", "newest_whole", "read_commit", "refuse_damaged", "rotate"]
+__all__ = [
+    "COMMIT",
+    "check_space",
+    "commit",
+    "damage_of",
+    "newest_whole",
+    "read_commit",
+    "refuse_damaged",
+    "rotate",
+    "size_of_next",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -158,36 +168,43 @@ def rotate(folder: Path, limit: int | None, best: Path | None) -> None:
             num_surplus -= 1
 
 
-def _size_of(checkpoint: Path) -> int:
-    """Bytes of a committed checkpoint; 0 for others."""
-    files: Mapping[str, Any] = (read_commit(checkpoint) or {}).get("files", {})
-    return sum(record["bytes"] for record in files.values())
-
-
 def check_space(folder: Path, num_bytes: int) -> str | None:
     """Whether a checkpoint has room.
 
     Args:
         folder: of the checkpoints; need not be there yet.
-        num_bytes: the least that it takes; the size of the last one if that is larger.
+        num_bytes: see `size_of_next`.
 
     Returns:
         The message for a StorageError; None where there is room, or nobody knows.
     """
-    steps = _by_step(folder)
-    need = max(num_bytes, _size_of(steps[max(steps)]) if steps else 0)
-    place = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    try:
-        free = shutil.disk_usage(place).free
-    except OSError:
-        return None
-    if free >= need:
+    has_room, words = room_for(folder, num_bytes)
+    if has_room:
         return None
     return (
-        f"Expected room for a checkpoint in {folder}, got: the disk is full: {need / 1e6:.1f} MB are needed, "
-        f"{free / 1e6:.1f} MB are free. The checkpoint before it is untouched. Make room and start the same command "
-        "again."
+        f"Expected room for a checkpoint in {folder}, got: the disk is full: {words}. The checkpoints before it are "
+        "untouched. Make room and start the same command again."
     )
+
+
+def size_of_next(folder: Path, num_bytes: int) -> int:
+    """How large the next checkpoint will be.
+
+    Args:
+        folder: of the checkpoints.
+        num_bytes: the least that it takes.
+
+    Returns:
+        Bytes: as many as the last one takes, if that is more.
+    """
+    steps = _by_step(folder)
+    return max(num_bytes, _size_of(steps[max(steps)]) if steps else 0)
+
+
+def _size_of(checkpoint: Path) -> int:
+    """Bytes of a committed checkpoint; 0 for others."""
+    files: Mapping[str, Any] = (read_commit(checkpoint) or {}).get("files", {})
+    return sum(record["bytes"] for record in files.values())
 
 
 def _remove(path: Path) -> None:

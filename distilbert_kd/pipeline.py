@@ -47,7 +47,7 @@ from distilbert_kd.sharding import take_up
 from distilbert_kd.student.build import count_layers
 from distilbert_kd.task_rows import Reader, tokenize_task
 from distilbert_kd.teacher import load_classifier, load_teacher, load_tokenizer
-from distilbert_kd.teacher_cache import ask_teacher, logits_column
+from distilbert_kd.teacher_cache import ask_teacher, check_cache_dir, logits_column
 from distilbert_kd.trainer_options import refuse_ignored_arguments
 from distilbert_kd.training import Trained, attention_as, train_model
 from distilbert_kd.weights import weights_sha256
@@ -91,6 +91,8 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
     with locked(folder) if records.is_main else nullcontext():
         if records.is_main:
             enter_run(folder, flat_recipe(recipe.to_yaml()), allow_changed)
+            if recipe.teacher.finetune is not None and (cache_dir := cache_dir_of(recipe)) is not None:
+                check_cache_dir(cache_dir)  # before a teacher is trained
         if target is not None:
             check_before_training(recipe.model_dump(exclude_none=True), target)
         PartialState().wait_for_everyone()

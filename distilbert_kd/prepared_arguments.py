@@ -76,6 +76,7 @@ def training_arguments(
 
     Raises:
         RecipeError: `TrainingArguments` or `Trainer` refuses a value, or a package for it is missing.
+        RuntimeError: the processes of a launch can't meet.
     """
     settings = {
         **_DEFAULTS,
@@ -89,6 +90,8 @@ def training_arguments(
         load_whole_models()
         _try_out(arguments)
     except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and _is_launched():
+            raise  # another process died, or could not be reached: no fault of the recipe
         reason = str(error).strip().rstrip(".")
         raise RecipeError(
             f"Expected settings that the Trainer can use under {where!r}, got: {reason}. Correct them in the recipe."

@@ -16,11 +16,20 @@ from typing import Any
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from transformers import Trainer
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import SaveStrategy, TrainOutput
 
-from distilbert_kd.checkpoints import COMMIT, check_space, commit, newest_whole, refuse_damaged, rotate
+from distilbert_kd.checkpoints import (
+    COMMIT,
+    check_space,
+    commit,
+    newest_whole,
+    refuse_damaged,
+    rotate,
+    size_of_next,
+)
 from distilbert_kd.errors import StoppedError, StorageError
 from distilbert_kd.step_flags import Flags, StepFlags
+from distilbert_kd.storage import room_for, storage_errors
 
 
 __all__ = ["ResumableTrainer"]
@@ -33,12 +42,14 @@ class ResumableTrainer(Trainer):
 
     Attributes:
         identity: What the training depends on, ready for JSON; it stands in the record of each checkpoint.
+        checked: A checkpoint that `newest_whole` found, whose every byte need not be read again.
         is_stop_wanted: Is asked after each step. When any process says yes, all finish the step, save, and raise.
     """
 
     model: nn.Module
 
     identity: Mapping[str, Any] = {}
+    checked: Path | None = None
     is_stop_wanted: Callable[[], bool] = staticmethod(lambda: False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -69,12 +80,14 @@ class ResumableTrainer(Trainer):
             found = [newest_whole(Path(str(self.args.output_dir))) if self.is_world_process_zero() else None]
             broadcast_object_list(found)
             resume_from_checkpoint = True if found[0] is None else str(found[0])  # of True Trainer says: none is there
-        elif resume_from_checkpoint:
+        elif resume_from_checkpoint and Path(resume_from_checkpoint) != self.checked:
             refuse_damaged(Path(resume_from_checkpoint))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As Trainer, which comes here for each training and each try with a smaller batch."""
+        if self.args.save_strategy != SaveStrategy.NO:
+            self._check_space(Path(str(self.args.output_dir)))  # before the work, not after the first epoch
         self._step_flags = StepFlags(self.accelerator)
         self._saved_step, self._is_save_due, self._is_stop_due = -1, False, False
         return super()._inner_training_loop(*args, **kwargs)
@@ -172,12 +185,12 @@ class ResumableTrainer(Trainer):
         """As Trainer; then, when every process is done, the main one commits, and only then removes old ones."""
         folder = Path(self._get_output_dir(trial))
         place = folder / f"checkpoint-{self.state.global_step}"
-        self._check_space(folder)
+        num_bytes = self._check_space(folder)
         if self.args.should_save:
             (place / COMMIT).unlink(missing_ok=True)
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # else Trainer removes old ones itself
         try:
-            with _whole_or_none(place):
+            with storage_errors(place, num_bytes), _whole_or_none(place, num_bytes):
                 super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
@@ -195,19 +208,29 @@ class ResumableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._saved_step = self.state.global_step
 
-    def _check_space(self, folder: Path) -> None:
+    def _check_space(self, folder: Path) -> int:
+        """The size of the next checkpoint; refuses a disk without room for it, and a folder that is gone."""
         weights = list(self.model.parameters())
         num_bytes = sum(weight.numel() * weight.element_size() for weight in weights)
         if not self.args.save_only_model and "adamw_torch" in str(self.args.optim).lower():
             num_bytes += sum(2 * weight.numel() * weight.element_size() for weight in weights if weight.requires_grad)
-        problem = check_space(folder, num_bytes) if self.args.should_save else None
+        num_bytes = size_of_next(folder, num_bytes)
+        problem = None
+        if self.args.should_save and not Path(str(self.args.output_dir)).is_dir():
+            problem = (
+                f"Expected the folder {self.args.output_dir} in which this training began, got none: somebody removed "
+                "or moved it. Bring it back, or start the same command again to begin anew."
+            )
+        elif self.args.should_save:
+            problem = check_space(folder, num_bytes)
         problems = [problem for problem in gather_object([problem]) if problem is not None]
         if problems:  # on all processes, so that none waits for another
             raise StorageError(problems[0])
+        return num_bytes
 
 
 @contextmanager
-def _whole_or_none(place: Path) -> Iterator[None]:
+def _whole_or_none(place: Path, num_bytes: int) -> Iterator[None]:
     """What can't be written whole is removed. Torch says of a full disk only that it is somewhere else in the file."""
     try:
         yield
@@ -215,9 +238,8 @@ def _whole_or_none(place: Path) -> Iterator[None]:
         shutil.rmtree(place, ignore_errors=True)
         if not (isinstance(error, RuntimeError) and "inline_container" in str(error)):
             raise
-        free = shutil.disk_usage(next(path for path in place.absolute().parents if path.is_dir())).free
         raise StorageError(
-            f"Expected to write the checkpoint {place}, got: a file was cut short, as on a full disk; "
-            f"{free / 1e6:.1f} MB are free now. The checkpoint before it is untouched. Make room and start the same "
-            "command again."
+            f"Expected to write the checkpoint {place}, got: a file was cut short, as on a full disk or under a "
+            f"limit: {room_for(place, num_bytes)[1]}. The checkpoints before it are untouched. Make room and start "
+            "the same command again."
         ) from error

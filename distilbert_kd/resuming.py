@@ -33,6 +33,10 @@ _HELD = frozenset(
 )
 
 
+#: Where a run and the teacher's answers are kept. A full disk is left by another place.
+_PLACES = frozenset(("output_dir", "teacher.cache_dir"))
+
+
 @dataclass(frozen=True)
 class Continuation:
     """What a training needs to be cut off and to go on.
@@ -49,9 +53,9 @@ class Continuation:
 
 
 def flat_recipe(yaml: str) -> dict[str, Any]:
-    """A resolved recipe as `section.key` and values, without the place of the run and where it goes afterwards."""
+    """A resolved recipe as `section.key` and values, without what changes no result: places, and the push."""
     values, _ = parse_yaml(yaml)
-    return {name: value for name, value in _flat(values) if name.split(".")[0] not in ("output_dir", "push")}
+    return {name: value for name, value in _flat(values) if name.split(".")[0] != "push" and name not in _PLACES}
 
 
 def enter_run(folder: RunFolder, recipe: Mapping[str, Any], allowed: Collection[str] = ()) -> None:

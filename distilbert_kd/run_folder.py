@@ -1,12 +1,10 @@
 """The run folder: what a run leaves, each name once. Everything after training reads only this folder."""
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from distilbert_kd.errors import StorageError
-from distilbert_kd.storage import reason_of
+from distilbert_kd.storage import check_writable, reason_of
 
 
 __all__ = ["PLOTS", "RunFolder"]
@@ -139,11 +137,7 @@ class RunFolder:
             StorageError: the folder can't be made or written.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root) as probe:
-                probe.write(b"x")
-                probe.flush()
-                os.fsync(probe.fileno())
+            check_writable(self.root)
         except (OSError, ValueError) as error:
             raise self._not_writable(error) from error
         return self

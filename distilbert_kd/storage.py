@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,17 @@ from safetensors import SafetensorError
 from distilbert_kd.errors import StorageError
 
 
-__all__ = ["is_storage_fault", "new_file", "reason_of", "sha256_of", "storage_errors", "sync", "write_text"]
+__all__ = [
+    "check_writable",
+    "is_storage_fault",
+    "new_file",
+    "reason_of",
+    "room_for",
+    "sha256_of",
+    "storage_errors",
+    "sync",
+    "write_text",
+]
 
 _REASONS = {
     errno.EACCES: "no permission to write there",
@@ -39,12 +51,47 @@ def is_storage_fault(error: OSError) -> bool:
     return error.errno in _REASONS
 
 
+def room_for(place: Path, num_bytes: int) -> tuple[bool, str]:
+    """Whether a disk has room.
+
+    Args:
+        place: a file or folder, which need not be there yet.
+        num_bytes: that are to be written.
+
+    Returns:
+        Whether there is room, or nobody knows; and need and free space in words.
+    """
+    folder = next(path for path in (place, *place.absolute().parents) if path.is_dir())
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return True, f"{num_bytes / 1e6:.2f} MB are needed"
+    return free >= num_bytes, f"{num_bytes / 1e6:.2f} MB are needed, {free / 1e6:.2f} MB are free"
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder and writes to it, before work that would be lost.
+
+    Args:
+        folder: may be there.
+
+    Raises:
+        OSError: it can't be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"x")
+        probe.flush()
+        os.fsync(probe.fileno())
+
+
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path, num_bytes: int = 0) -> Iterator[None]:
     """Turns what the operating system and safetensors raise while something is written below `path` into one error.
 
     Args:
         path: the file or folder, for the message.
+        num_bytes: that are to be written, as far as is known, for the message on a full disk.
 
     Yields:
         Nothing.
@@ -56,9 +103,14 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno is None:
-            raise
+            raise  # of a library, or a StorageError that says it already
+        reason = reason_of(error)
+        if "No space left" in reason:  # as safetensors says it
+            reason = _REASONS[errno.ENOSPC]
+        if reason in (_REASONS[errno.ENOSPC], _REASONS[errno.EDQUOT]):
+            reason += f": {room_for(path, num_bytes)[1]}" if num_bytes else ""
         raise StorageError(
-            f"Expected to write {path}, got: {reason_of(error)}. Make room there, or choose another place."
+            f"Expected to write {path}, got: {reason}. Make room there, or choose another place."
         ) from error
 
 
@@ -72,7 +124,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StorageError: it can't be written.
     """
-    with storage_errors(path), _partial(path) as partial:
+    with storage_errors(path, len(text)), _partial(path) as partial:
         with partial.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()

@@ -34,12 +34,20 @@ from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.errors import DivergedError, StorageError
 from distilbert_kd.row_checks import TEACHER_LOGITS
 from distilbert_kd.scoring import predict_logits
-from distilbert_kd.storage import sha256_of, sync
+from distilbert_kd.storage import check_writable, reason_of, room_for, sha256_of, sync
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.weights import weights_sha256
 
 
-__all__ = ["DEFAULT_CACHE_DIR", "ask_teacher", "cache_key", "cached_teacher_logits", "logits_column", "precision_of"]
+__all__ = [
+    "DEFAULT_CACHE_DIR",
+    "ask_teacher",
+    "cache_key",
+    "cached_teacher_logits",
+    "check_cache_dir",
+    "logits_column",
+    "precision_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +126,8 @@ def cached_teacher_logits(
     if all(gather_object([found is not None])) and found is not None:
         logger.info("teacher: logits of %d rows found in %s", len(rows), cache_dir)
         return found
+    if PartialState().is_local_main_process:
+        check_cache_dir(cache_dir)
     logger.info("teacher: asking for the logits of %d rows, once", len(rows))
     logits = predict_logits(teacher, tokenizer, rows, arguments)
     _refuse_non_finite(logits)  # on every process, before one of them writes
@@ -128,6 +138,24 @@ def cached_teacher_logits(
     if written is None:
         raise StorageError(f"Expected the teacher's logits in {place}, got none that is whole. Is the disk sound?")
     return written
+
+
+def check_cache_dir(cache_dir: Path) -> None:
+    """Refuses a folder that can't be written, before a teacher is asked or trained.
+
+    Args:
+        cache_dir: where caches are kept.
+
+    Raises:
+        StorageError: it can't be made or written.
+    """
+    try:
+        check_writable(cache_dir)
+    except OSError as error:
+        raise StorageError(
+            f"Expected to make and write the folder for the teacher's answers, {cache_dir}, got: {reason_of(error)}. "
+            "Choose another folder (teacher.cache_dir), or set teacher.cache=false."
+        ) from error
 
 
 def logits_column(answers: datasets.Dataset) -> np.ndarray:
@@ -231,9 +259,9 @@ def _write(place: Path, logits: np.ndarray) -> None:
         sync(place.parent)
     except OSError as error:
         raise StorageError(
-            f"Expected to keep the teacher's logits ({logits.nbytes / 1e6:.1f} MB) in {place.parent}, got: "
-            f"{error.strerror or error}. Free some space, choose another folder (teacher.cache_dir), or set "
-            "teacher.cache=false."
+            f"Expected to keep the teacher's logits in {place.parent}, got: {reason_of(error)} "
+            f"({room_for(place.parent, logits.nbytes)[1]}). Make room there, choose another folder "
+            "(teacher.cache_dir), or set teacher.cache=false."
         ) from error
 
 

@@ -212,7 +212,7 @@ def run_training(trainer: ResumableTrainer, what: str, continuation: Continuatio
         trainer.train()
         return
     trainer.identity = continuation.identity
-    checkpoint = continuation.checkpoint
+    checkpoint = trainer.checked = continuation.checkpoint
     if checkpoint is not None:
         logger.info("%s: going on from %s", what, checkpoint)
     with stopping_on_signals() as is_stop_wanted:
@@ -236,7 +236,8 @@ def save_model_folder(
     """
     written = folder.parent / ".partial" / folder.name
     is_main = trainer.is_world_process_zero()
-    with storage_errors(folder):
+    num_bytes = sum(weight.numel() * weight.element_size() for weight in trainer.model.parameters())
+    with storage_errors(folder, num_bytes):
         if is_main:
             shutil.rmtree(written, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()

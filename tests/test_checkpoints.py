@@ -7,9 +7,18 @@ from collections import namedtuple
 
 import pytest
 
-from distilbert_kd import DistillationTrainer, checkpoints
-from distilbert_kd.checkpoints import COMMIT, check_space, commit, damage_of, newest_whole, read_commit, rotate
+from distilbert_kd import DistillationTrainer, storage
+from distilbert_kd.checkpoints import (
+    check_space,
+    commit,
+    damage_of,
+    newest_whole,
+    read_commit,
+    rotate,
+    size_of_next,
+)
 from distilbert_kd.errors import StorageError
+from tests.reliability.places import DAMAGES, flip
 from tests.tiny import tiny_bert
 from tests.training_rows import arguments, collator, pair_rows, quiet
 
@@ -32,37 +41,6 @@ def trainer_in(folder, **settings):
             alpha=0.0,
         )
     )
-
-
-def cut(path, num_bytes=None):
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2 if num_bytes is None else num_bytes])
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-
-
-DAMAGES = {
-    "no trainer_state.json": lambda newest: (newest / "trainer_state.json").unlink(),
-    "an empty trainer_state.json": lambda newest: cut(newest / "trainer_state.json", 0),
-    "half a trainer_state.json": lambda newest: cut(newest / "trainer_state.json"),
-    "half a model.safetensors": lambda newest: cut(newest / "model.safetensors"),
-    "no model.safetensors": lambda newest: (newest / "model.safetensors").unlink(),
-    "half an optimizer.pt": lambda newest: cut(newest / "optimizer.pt"),
-    "half an rng_state.pth": lambda newest: cut(newest / "rng_state.pth"),
-    "no optimizer.pt": lambda newest: (newest / "optimizer.pt").unlink(),
-    "no scheduler.pt": lambda newest: (newest / "scheduler.pt").unlink(),
-    "no rng_state.pth": lambda newest: (newest / "rng_state.pth").unlink(),
-    "a flipped bit in the weights": lambda newest: flip(newest / "model.safetensors"),
-    "a flipped bit in the optimizer": lambda newest: flip(newest / "optimizer.pt"),
-    "an empty checkpoint-99999": lambda newest: (newest.parent / "checkpoint-99999").mkdir(),
-    # Two more that only a commit can have.
-    "no record": lambda newest: (newest / COMMIT).unlink(),
-    "half a record": lambda newest: cut(newest / COMMIT),
-}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -164,8 +142,8 @@ def test_room_is_looked_for_before_a_save(tmp_path, monkeypatch, num_bytes, free
     usage = namedtuple("usage", "free")
     if num_bytes == 0:  # then the last one tells
         make(tmp_path, 12345)
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda place: usage(free))
-    message = check_space(tmp_path, num_bytes)
+    monkeypatch.setattr(storage.shutil, "disk_usage", lambda place: usage(free))
+    message = check_space(tmp_path, size_of_next(tmp_path, num_bytes))
     assert (message is None) == is_enough
     if not is_enough:
         assert f"{tmp_path}, got: the disk is full" in message and "MB are needed" in message

@@ -54,6 +54,22 @@ def test_a_recipe_rules_out_what_suits_the_machine(tmp_path, monkeypatch, choice
     assert {name: seen[name] for name in names if name in seen} == wanted
 
 
+@pytest.mark.parametrize(("rank", "expected"), [("0", RuntimeError), (None, RecipeError)])
+def test_a_process_that_died_is_no_fault_of_the_recipe(tmp_path, monkeypatch, rank, expected):
+    """Prevents exit code 2, "correct the recipe", for a peer that was killed while the processes met."""
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(prepared_arguments, "_meet", fail)
+    with pytest.raises(expected, match="closed by peer") as error:
+        training_arguments({"use_cpu": True}, "training", tmp_path, 7, False)
+    assert error.type is expected
+
+
 def test_predictions_share_device_and_batches_with_training(tmp_path):
     # A length of training or a checkpoint has no meaning for predictions; a device or a batch size has.
     section = {"use_cpu": True, "per_device_eval_batch_size": 5, "num_train_epochs": 9, "save_strategy": "epoch"}

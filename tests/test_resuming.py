@@ -32,6 +32,14 @@ def test_a_recipe_is_compared_without_its_place():
     assert flat == {"seed": 1, "training.max_steps": 2, "training.optim": "sgd"}
 
 
+def test_another_place_for_the_answers_is_the_same_recipe():
+    """Prevents the way out of a full disk, another teacher.cache_dir, from being refused as another run."""
+    assert flat_recipe("teacher: {model: m, cache: true, cache_dir: here}\n") == {
+        "teacher.model": "m",
+        "teacher.cache": True,
+    }
+
+
 def test_a_folder_is_entered_by_the_same_recipe_alone(begun):
     """Prevents two experiments in one folder, and a finished one from being trained over."""
     enter_run(begun, RECIPE)
