@@ -208,9 +208,9 @@ def _laid_out(page: Page) -> "gr.Blocks":
                 samples=[list(row) for row in page.rows],
                 label="Rows to try",
             )
-            rows.click(lambda row: row[: len(names)], rows, texts, api_name=False, show_progress="hidden").then(
-                **asked, api_name=False
-            )
+            rows.click(
+                lambda row: row[:2] if page.is_pair else row[0], rows, texts, api_name=False, show_progress="hidden"
+            ).then(**asked, api_name=False)
     return blocks
 
 
