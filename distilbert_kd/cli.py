@@ -179,7 +179,8 @@ def glue_command(
         benchmark = run_benchmark(plan, out, submission, show_bars)
         if _is_main_process():
             typer.echo(benchmark.text.rstrip())
-            typer.echo(f"Tables, picture, numbers and submission are in {out}", err=True)
+            if not quiet:
+                typer.echo(f"Tables, picture, numbers and submission are in {out}", err=True)
         if benchmark.exit_code:
             _end("", benchmark.exit_code)
 

@@ -57,6 +57,7 @@ class TaskResult(_Scored):
     notes: list[str]
     metrics: dict[str, dict[str, Summary]] = Field(description="Metric, with its split if there are two, to models.")
     costs: dict[str, Cost]
+    timed_on: list[str] = Field(description="Devices and threads that the runs were timed on.")
     speed_up: dict[str, float] = Field(description="Batch size to teacher's over student's time, mean over the seeds.")
 
 

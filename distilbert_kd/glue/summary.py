@@ -110,6 +110,7 @@ def _task_result(task: str, runs: Sequence[FinishedRun], draws: np.ndarray | Non
         notes=results["data"].get("notes") or [],
         metrics=_metrics(runs),
         costs=costs,
+        timed_on=sorted({timed_on for run in runs if (timed_on := _timed_on(run))}),
         speed_up={
             size: statistics.fmean(_speed_up(run, size) for run in runs)
             for size in costs["teacher"].latency_ms
@@ -162,6 +163,11 @@ def _cost(arm: str, runs: Sequence[FinishedRun]) -> Cost:
         num_parameters=models[0]["num_parameters"],
         latency_ms={size: statistics.fmean(each[size] for each in times) for size in sizes},
     )
+
+
+def _timed_on(run: FinishedRun) -> str | None:
+    setting = run.results.get("latency_setting")
+    return f"{setting['device']}, {setting['num_threads']} CPU thread(s)" if setting else None
 
 
 def _speed_up(run: FinishedRun, batch_size: str) -> float:

@@ -57,6 +57,7 @@ def notes_of(results: GlueResults) -> list[str]:
         "where the recipe fine-tunes it; the control is the student trained on the labels alone, with the same seed.",
         "Student minus control: 95 % intervals, by Student's t over the seeds, and by resampled dev rows of the mean "
         "over the seeds. Neither holds the other's noise.",
+        *_about_speed(results.tasks),
         *_about_submission(results),
     ]
 
@@ -146,6 +147,11 @@ def _about_rows(tasks: Sequence[TaskResult]) -> list[str]:
         for task in tasks
         if task.is_subset
     ]
+
+
+def _about_speed(tasks: Sequence[TaskResult]) -> list[str]:
+    places = sorted({place for task in tasks for place in task.timed_on})
+    return [f"Timed on: {'; '.join(places)}."] if places else []
 
 
 def _about_mean(mean: Mean) -> str:

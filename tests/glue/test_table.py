@@ -71,6 +71,7 @@ def test_what_a_reader_must_know(results):
     assert "QQP*: a SUBSET, not comparable with published scores: train 64, validation 40,430 rows." in text
     assert "AX.tsv is NOT predicted: every row says entailment, because no student of mnli was made." in text
     assert "RTE.tsv by rte/seed-43" in text
+    assert "Timed on: cpu, 1 CPU thread(s)." in text
 
 
 def test_latex_has_the_same_cells(results):
