@@ -218,8 +218,9 @@ def _check_names_and_weights(terms: Mapping[str, Term]) -> None:
 
 def _resolve(name: str, term: Term, student: PreTrainedModel, teacher: PreTrainedModel) -> _Resolved:
     kind = DEEP_TERMS[name]
+    layers = kind.layers if term.layers is None else term.layers
     try:
-        pairs = resolve_matched_layers(count_layers(student), count_layers(teacher), term.layers or kind.layers)
+        pairs = resolve_matched_layers(count_layers(student), count_layers(teacher), layers)
     except RecipeError as error:
         raise RecipeError(f"terms.{name}.{error}") from None
     return _Resolved(kind, term.weight, pairs, _num_heads(name, term, student, teacher))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
@@ -48,6 +48,9 @@ class StepMeanTrainer(ResumableTrainer):
 
     model: PreTrainedModel
     deep_terms: DeepTerms | None = None
+    #: Whether the loss uses weights that the outputs of the model don't lead to, such as projections. DDP, which looks
+    #: from the outputs for weights without a gradient, would take those for such. Set before `Trainer.__init__`.
+    is_loss_beyond_outputs = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes what `Trainer` takes."""
@@ -55,6 +58,14 @@ class StepMeanTrainer(ResumableTrainer):
         self.row_losses: deque[tuple[int, list[Tensor]]] = deque(maxlen=2)
         super().__init__(*args, **kwargs)
         shard_by_layer(self.accelerator, self.model)
+
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        arguments = super()._build_accelerator_args(**kwargs)
+        if self.is_loss_beyond_outputs and self.args.ddp_find_unused_parameters is None:
+            for handler in arguments["kwargs_handlers"]:
+                if isinstance(handler, DistributedDataParallelKwargs):
+                    handler.find_unused_parameters = False
+        return arguments
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> None:
         """Nothing: Trainer counts labels here, for each evaluation batch too; a subclass counts what it needs."""

@@ -1,9 +1,11 @@
 """Files that are written whole or not at all, and errors of the disk in words."""
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +18,12 @@ from distilbert_kd.errors import StorageError
 
 
 __all__ = [
+    "building_prefix",
     "check_writable",
     "is_storage_fault",
     "new_file",
     "reason_of",
+    "remove_abandoned",
     "room_for",
     "sha256_of",
     "storage_errors",
@@ -186,3 +190,38 @@ def _name(partial: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
         os.rename(partial, path)
+
+
+def building_prefix() -> str:
+    """How the name begins of what this process builds in a cache, until it is whole and gets its own name."""
+    return f"{_building_here()}{os.getpid()}-"
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes what processes of this machine were building in a cache when they were killed.
+
+    Args:
+        folder: of the cache; what running processes, or those of other machines, build in it stays.
+    """
+    for path in folder.glob(f"{glob.escape(_building_here())}*"):
+        pid = path.name.removeprefix(_building_here()).partition("-")[0]
+        if not pid.isdecimal() or _is_running(int(pid)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _building_here() -> str:
+    return f".building-{socket.gethostname()}-"
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

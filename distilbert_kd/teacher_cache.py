@@ -34,7 +34,15 @@ from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.errors import DivergedError, StorageError
 from distilbert_kd.row_checks import TEACHER_LOGITS
 from distilbert_kd.scoring import predict_logits
-from distilbert_kd.storage import check_writable, reason_of, room_for, sha256_of, sync
+from distilbert_kd.storage import (
+    building_prefix,
+    check_writable,
+    reason_of,
+    remove_abandoned,
+    room_for,
+    sha256_of,
+    sync,
+)
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.weights import weights_sha256
 
@@ -243,7 +251,8 @@ def _write(place: Path, logits: np.ndarray) -> None:
     column = _column(logits)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=place.parent) as building:
+        remove_abandoned(place.parent)
+        with tempfile.TemporaryDirectory(prefix=building_prefix(), dir=place.parent) as building:
             part = Path(building) / "part"
             column.save_to_disk(str(part))
             files = {path.name: _file_record(path) for path in sorted(part.iterdir())}

@@ -104,6 +104,7 @@ class DistillationTrainer(StepMeanTrainer):
         self.temperature = as_schedule(temperature, "temperature", minimum=0.01)
         self.alpha = as_schedule(alpha, "alpha", minimum=0.0, maximum=1.0)
         self.length_window = length_window
+        self.is_loss_beyond_outputs = bool(terms)  # their projections
         super().__init__(*args, **kwargs)
         refuse_ignored_options(self, teacher, teacher_labels, teacher_processing_class, terms)
         self.teacher = teacher
@@ -113,8 +114,6 @@ class DistillationTrainer(StepMeanTrainer):
         if teacher is not None:
             self._take_on_teacher(teacher, teacher_labels, teacher_processing_class)
         self.deep_terms = DeepTerms(self.model, teacher, terms) if teacher is not None and terms else None
-        if self.deep_terms and self.args.ddp_find_unused_parameters is None:
-            self.args.ddp_find_unused_parameters = False  # projections are used outside of what the outputs reach
         self._rows_have_soft_targets = check_rows(self.train_dataset, self.model.config, teacher is not None)
         is_first_only = self._rows_have_soft_targets if first_position_only is None else first_position_only
         # Replicas of DataParallel, and layers that FSDP or DeepSpeed took apart, are not the layers that we know.

@@ -137,6 +137,12 @@ def test_terms_that_can_not_be_are_refused(terms, error, message):
         DeepTerms(tiny_bert(2), tiny_bert(4), terms)
 
 
+def test_an_empty_list_of_layers_is_refused():
+    """Prevents a term over no layers from becoming the one over the default ones."""
+    with pytest.raises(RecipeError, match="terms.hidden_mse"):
+        DeepTerms(tiny_bert(2), tiny_bert(4), {"hidden_mse": Term(1.0, layers=[])})
+
+
 def test_attention_heads_must_agree():
     """Prevents maps of different heads from being compared; relations are free of them."""
     student, teacher = tiny_bert(2), tiny_bert(4, num_attention_heads=4)

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from transformers import Trainer
 
 from distilbert_kd.trainer import DistillationTrainer
+from tests.pretraining.language_models import distil_language
 from tests.tiny import tiny_bert
 from tests.training_rows import ALL_TERMS, arguments, collator, distil, flat_weights, pair_rows, quiet, without_dropout
 
@@ -81,6 +82,19 @@ def test_deeper_terms_train_alike_however_they_are_split(two_processes, tmp_path
     whole = distil(tmp_path, rows, 32, 1, terms=ALL_TERMS)
     assert_equal_runs(distil(tmp_path, rows, 8, 4, terms=ALL_TERMS), whole, ALL_TERMS)
     assert_equal_runs(two_processes["terms"], whole, ALL_TERMS)
+
+
+def test_language_is_learnt_alike_however_it_is_split(two_processes, tmp_path):
+    """Prevents a `PretrainingTrainer` that is right in the command, which prepares the arguments, and not by itself."""
+    whole, split = distil_language(tmp_path, 16, 1), distil_language(tmp_path, 4, 4)
+    names = {"loss", "soft_targets", "masked_language_model", "hidden_mse", "hidden_cosine", "value_relation"}
+    for run in (split, two_processes["language"]):
+        assert relative_difference(run["weights"], whole["weights"]) < TOLERANCE
+        assert len(run["history"]) == len(whole["history"]) > 2
+        for entry, expected in zip(run["history"], whole["history"], strict=True):
+            logged = names & expected.keys()  # the last step is one row, of which no token may be masked
+            assert len(logged) >= 5 and logged == names & entry.keys()
+            assert [entry[name] for name in logged] == pytest.approx([expected[name] for name in logged], rel=1e-6)
 
 
 def test_the_first_step_is_the_formula(tmp_path):

@@ -48,7 +48,6 @@ def arguments(folder: Path, batch_size: int = 32, accumulation: int = 1, **setti
         "disable_tqdm": True,
         "use_cpu": True,
         "dataloader_pin_memory": False,
-        "ddp_find_unused_parameters": False,
     }
     return TrainingArguments(
         output_dir=str(folder),

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from tests.pretraining.language_models import distil_language
 from tests.training_rows import ALL_TERMS, distil, pair_rows
 
 
@@ -19,6 +20,7 @@ def main() -> None:
                 output.parent, pair_rows(size, unlabelled=5), batch_size, accumulation
             )
     runs["terms"] = distil(output.parent, pair_rows(65, unlabelled=5), 8, 2, terms=ALL_TERMS)
+    runs["language"] = distil_language(output.parent, 4, 2)
     if PartialState().is_main_process:
         torch.save(runs, output)
     PartialState().wait_for_everyone()

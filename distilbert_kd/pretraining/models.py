@@ -11,7 +11,7 @@ from distilbert_kd.errors import TeacherError
 from distilbert_kd.teacher import load_model
 
 
-__all__ = ["decoder_of", "load_language_model", "undecoded"]
+__all__ = ["decoder_of", "headless", "load_language_model", "undecoded"]
 
 
 def load_language_model(name: str, revision: str | None, needs_head: bool) -> PreTrainedModel:
@@ -32,17 +32,30 @@ def load_language_model(name: str, revision: str | None, needs_head: bool) -> Pr
     model, loading = load_model(name, revision, kind)
     missing = sorted(key for key in loading["missing_keys"] if "pooler." not in key)
     if missing and needs_head:
-        raise TeacherError(
-            f"Expected a masked language model in {name}, got a checkpoint without {', '.join(missing[:4])}: the head "
-            "would be random. A sentence encoder has none. Distil it by hidden states and relations alone: set "
-            "objective.soft_targets=0 and objective.masked_language_model=0, and name objective.terms."
-        )
+        raise headless(name, f"a checkpoint without {', '.join(missing[:4])}")
     if missing:
         raise TeacherError(
             f"Expected the weights of an encoder in {name}, got a checkpoint without {', '.join(missing[:4])}. "
             "Take a whole checkpoint."
         )
     return model.eval()
+
+
+def headless(name: str, got: str) -> TeacherError:
+    """The error for a model whose head of a masked language model would be random.
+
+    Args:
+        name: of the model.
+        got: what it has instead.
+
+    Returns:
+        The error, to be raised.
+    """
+    return TeacherError(
+        f"Expected a masked language model in {name}, got {got}: the head would be random. A sentence encoder has "
+        "none. Distil it by hidden states and relations alone: set objective.soft_targets=0 and "
+        "objective.masked_language_model=0, and name objective.terms."
+    )
 
 
 def decoder_of(model: PreTrainedModel) -> nn.Linear:

@@ -30,13 +30,13 @@ from distilbert_kd.run_records import RunRecords
 from distilbert_kd.sharding import is_sharded, take_up
 from distilbert_kd.storage import storage_errors, write_text
 from distilbert_kd.student.build import build_student, freeze_embeddings
-from distilbert_kd.task_rows import max_length_of
+from distilbert_kd.task_rows import max_length_of, tokenizer_for
 from distilbert_kd.teacher import hub_commit, load_tokenizer
 from distilbert_kd.training import run_training, save_model_folder, take_back
 from distilbert_kd.weights import weights_sha256
 
 
-__all__ = ["arguments_of", "pretrain", "source_of"]
+__all__ = ["arguments_of", "check_lengths", "pretrain", "source_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
     tokenizer = load_tokenizer(recipe.teacher.model, recipe.teacher.revision)
     teacher = load_language_model(recipe.teacher.model, recipe.teacher.revision, recipe.objective.needs_vocabulary)
     student, layers = _student(recipe, teacher, tokenizer)
-    _check_lengths(recipe.text.max_length, student, teacher, tokenizer)
+    check_lengths(recipe.text.max_length, student, teacher, tokenizer)
     check_arguments(arguments)
     DeepTerms(student, teacher, as_terms(recipe.objective.terms))  # refuses before the text is tokenised
     if recipe.objective.needs_vocabulary:
@@ -208,9 +208,21 @@ def _student(
     return student, layers
 
 
-def _check_lengths(
+def check_lengths(
     max_length: int, student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
+    """Refuses rows that are longer than a model reads, and a tokenizer that knows more words than a model.
+
+    Args:
+        max_length: tokens of a row.
+        student: that reads them.
+        teacher: that reads them.
+        tokenizer: of both.
+
+    Raises:
+        DataError: rows are too long.
+        TeacherError: the tokenizer is too large.
+    """
     for model in (student, teacher):
         limit = max_length_of(model.config)
         if limit is not None and max_length > limit:
@@ -252,7 +264,7 @@ def _trainer(
         model=student,
         args=arguments,
         rows=text.rows,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer_for(student, tokenizer),
         teacher=teacher,
         soft_targets=objective.soft_targets,
         masked_language_model=objective.masked_language_model,

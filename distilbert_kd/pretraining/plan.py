@@ -6,8 +6,9 @@ Of the models only configuration and tokenizer are read. The text is not: its ro
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoModelForMaskedLM, TrainingArguments
+from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedModel, TrainingArguments
 
+from distilbert_kd.compatibility import check_same_tokenizer
 from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.hardware import describe_device
 from distilbert_kd.plan_lines import (
@@ -22,7 +23,8 @@ from distilbert_kd.plan_lines import (
     student_line,
     term_lines,
 )
-from distilbert_kd.pretraining.pipeline import arguments_of, source_of
+from distilbert_kd.pretraining.models import headless
+from distilbert_kd.pretraining.pipeline import arguments_of, check_lengths, source_of
 from distilbert_kd.pretraining.recipe import PretrainingRecipe
 from distilbert_kd.pretraining.text import DEFAULT_CACHE_DIR, TokenizedText, written_text
 from distilbert_kd.pretraining.trainer import check_arguments, check_vocabularies
@@ -33,6 +35,9 @@ from distilbert_kd.teacher import load_tokenizer
 
 
 __all__ = ["describe_pretraining"]
+
+#: Classes whose checkpoints hold the head of a masked language model.
+_WITH_HEAD = ("ForMaskedLM", "ForPreTraining", "LMHeadModel")
 
 
 def describe_pretraining(recipe: PretrainingRecipe) -> str:
@@ -49,10 +54,12 @@ def describe_pretraining(recipe: PretrainingRecipe) -> str:
     """
     arguments = arguments_of(recipe, RunFolder(Path(recipe.output_dir)), show_bars=False)
     check_arguments(arguments)
-    kind = AutoModelForMaskedLM if recipe.objective.needs_vocabulary else AutoModel
-    teacher = outline(config_of(recipe.teacher.model, recipe.teacher.revision), kind, recipe.teacher.model)
-    init_from = recipe.student.init_from
-    origin = teacher if init_from is None else outline(config_of(init_from, None), kind, init_from)
+    teacher = _outline(recipe, recipe.teacher.model, recipe.teacher.revision)
+    tokenizer = load_tokenizer(recipe.teacher.model, recipe.teacher.revision)
+    origin, init_from = teacher, recipe.student.init_from
+    if init_from is not None:
+        check_same_tokenizer(load_tokenizer(init_from), tokenizer)
+        origin = _outline(recipe, init_from, None)
     layers = layers_of(recipe.student, teacher, origin)
     with torch.device("meta"):
         student = build_student(origin, layers=layers, architecture=recipe.student.architecture)
@@ -60,7 +67,7 @@ def describe_pretraining(recipe: PretrainingRecipe) -> str:
         check_vocabularies(student, teacher)
     num_student_parameters = student.num_parameters()
     terms = DeepTerms(student, teacher, as_terms(recipe.objective.terms))
-    tokenizer = load_tokenizer(recipe.teacher.model, recipe.teacher.revision)
+    check_lengths(recipe.text.max_length, student, teacher, tokenizer)
     source, text = written_text(source_of(recipe), tokenizer, Path(recipe.text.cache_dir or DEFAULT_CACHE_DIR))
     lines = {
         "recipe": f"{recipe.name}, seed {recipe.seed}, run folder {recipe.output_dir}",
@@ -77,6 +84,17 @@ def describe_pretraining(recipe: PretrainingRecipe) -> str:
         "device": describe_device(arguments),
     }
     return render(lines)
+
+
+def _outline(recipe: PretrainingRecipe, name: str, revision: str | None) -> PreTrainedModel:
+    """A model without weights, with the head that the objective reads; the config tells whether there is one."""
+    config = config_of(name, revision)
+    if not recipe.objective.needs_vocabulary:
+        return outline(config, AutoModel, name)
+    architectures = config.architectures or []
+    if architectures and not any(each.endswith(_WITH_HEAD) for each in architectures):
+        raise headless(name, ", ".join(architectures))
+    return outline(config, AutoModelForMaskedLM, name)
 
 
 def _rows(recipe: PretrainingRecipe, text: TokenizedText | None) -> str:

@@ -28,7 +28,7 @@ from distilbert_kd.compatibility import tokenizer_identity
 from distilbert_kd.data.file_rows import shortened
 from distilbert_kd.errors import DataError
 from distilbert_kd.pretraining.text_files import TEXT_ENDINGS, ending_of, file_texts
-from distilbert_kd.storage import storage_errors
+from distilbert_kd.storage import building_prefix, remove_abandoned, storage_errors
 
 
 __all__ = ["DEFAULT_CACHE_DIR", "HubSource", "TextSource", "TokenizedText", "tokenized_text", "written_text"]
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_CACHE_DIR = Path(HF_HOME) / "distilbert_kd" / "text"
 
 #: Changes when the meaning of a tokenised file does.
-_FORMAT = 2
+_FORMAT = 3
 #: Texts that are tokenised, and rows that are written, in one go.
 _AT_A_TIME = 1000
 
@@ -187,7 +187,12 @@ def _found(patterns: Iterable[str]) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    return [file for file in folder.rglob("*") if file.is_file() and ending_of(file) in TEXT_ENDINGS]
+    """Hidden files are nobody's text: those of an editor, or of a copy that is under way."""
+    return [
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and ending_of(file) in TEXT_ENDINGS and not file.name.startswith(".")
+    ]
 
 
 def _described(source: TextSource, files: list[Path]) -> str:
@@ -252,7 +257,7 @@ def _rows(texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, source: Text
     room = source.max_length - 2
     waiting: list[int] = []
     for some in _some(texts):
-        for ids in tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]:
+        for ids in tokenizer(some, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]:
             if source.packing == "sentences":
                 yield [start, *ids[:room], end]
                 continue
@@ -274,7 +279,8 @@ def _write(path: Path, rows: Iterator[list[int]], num_ids: int) -> None:
     """An Arrow stream, which gets its name when all of it is written."""
     kind = pa.list_(pa.uint16() if num_ids <= 2**16 else pa.int32())
     schema = pa.schema({"input_ids": kind})
-    handle, partial = tempfile.mkstemp(prefix=".building-", dir=path.parent)
+    remove_abandoned(path.parent)
+    handle, partial = tempfile.mkstemp(prefix=building_prefix(), dir=path.parent)
     os.close(handle)
     try:
         with pa.OSFile(partial, "wb") as file, pa.ipc.new_stream(file, schema) as stream:

@@ -44,6 +44,8 @@ class PretrainingTrainer(StepMeanTrainer):
     Logged: `loss` and each term before its weight, each a mean over its tokens since the last line.
     """
 
+    is_loss_beyond_outputs = True  # the decoder is called by the loss
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -74,7 +76,13 @@ class PretrainingTrainer(StepMeanTrainer):
         Raises:
             RecipeError: an argument that would be ignored, several GPUs in one process, sharded weights.
             TeacherError: a head that is missing, vocabularies that differ, or a term that a model can't give.
+            ValueError: a weight below 0 or not finite, or a masking probability outside of 0 and 1.
         """
+        for name, weight in (("soft_targets", soft_targets), ("masked_language_model", masked_language_model)):
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"{name}: expected a weight of at least 0, got {weight}.")
+        if not 0 < masking_probability < 1:
+            raise ValueError(f"masking_probability: expected a number between 0 and 1, got {masking_probability}.")
         self.weights = {
             name: weight
             for name, weight in (("soft_targets", soft_targets), ("masked_language_model", masked_language_model))
@@ -94,8 +102,6 @@ class PretrainingTrainer(StepMeanTrainer):
         check_arguments(self.args)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise RecipeError("Expected DDP or one process, got FSDP or DeepSpeed, which take the layers apart.")
-        if self.args.ddp_find_unused_parameters is None:
-            self.args.ddp_find_unused_parameters = False  # the decoder is used outside of what the outputs reach
         self.teacher = teacher.requires_grad_(False).eval()
         self.teacher.to(self.args.device)
         self.deep_terms = DeepTerms(self.model, teacher, terms or {})

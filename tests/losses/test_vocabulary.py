@@ -100,10 +100,14 @@ def test_logits_of_more_than_a_chunk_never_exist():
     assert (plain.most, chunked.most) == (NUM_POSITIONS, 13)
 
 
-def test_float16_is_computed_in_float32():
-    """Prevents sums over a vocabulary in half precision, which lose most of it."""
+def test_sums_over_the_vocabulary_are_taken_in_float32():
+    """Prevents sums in half precision, which lose most of it: the logits are rounded, what is made of them is not."""
     case = Case(dtype=torch.bfloat16)
-    assert {term.dtype for term in case.chunked(7)} == {torch.float32}
+    logits, teacher_logits = case.student(case.student_states).double(), case.teacher(case.teacher_states).double()
+    expected = soft_loss(logits, teacher_logits, 2.0), hard_loss(logits, case.labels)
+    for mine, theirs in zip(case.chunked(7), expected, strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_the_decoders_gradient_is_added_up_in_float32_under_autocast():

@@ -5,12 +5,13 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertModel, TrainingArguments
+from transformers import BertConfig, BertForMaskedLM, BertModel, PrinterCallback, TrainingArguments
 
 from distilbert_kd.pretraining.trainer import PretrainingTrainer
 from distilbert_kd.student.build import build_student
 from tests.tiny import VOCABULARY, tiny_bert, tiny_tokenizer
 from tests.tiny_runs import review_rows
+from tests.training_rows import flat_weights
 
 
 def tiny_masked_lm(seed: int = 0, **config: Any) -> BertForMaskedLM:
@@ -43,8 +44,30 @@ def sentences(num_rows: int = 32) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"input_ids": tiny_tokenizer()(texts)["input_ids"]})
 
 
+def distil_language(folder: Path, batch_size: int, accumulation: int) -> dict[str, Any]:
+    """Distils a masked language model of twice the width, in float64; gives weights and log lines."""
+    trainer = new_trainer(
+        folder,
+        tiny_masked_lm(seed=5, hidden_size=64),
+        sentences(33),
+        torch.float64,
+        student=tiny_masked_lm(seed=1, num_hidden_layers=2),
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        num_train_epochs=2,
+        logging_strategy="steps",
+        logging_steps=1,
+        terms={"hidden_mse": 1.0, "hidden_cosine": 1.0, "value_relation": 0.5},
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    return {"weights": flat_weights(trainer.model), "history": lines}
+
+
 def new_trainer(folder: Path, teacher: Any, rows: datasets.Dataset, dtype: Any = None, **settings: Any) -> Any:
-    """A training of a 2-layer student; `settings` are split between the arguments and the trainer."""
+    """A training of a 2-layer student, if none is given; `settings` are split between arguments and trainer."""
+    student = settings.pop("student", None) or build_student(teacher, 2)
     own = {"soft_targets", "masked_language_model", "temperature", "masking_probability", "terms"}
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -62,7 +85,7 @@ def new_trainer(folder: Path, teacher: Any, rows: datasets.Dataset, dtype: Any =
     )
     torch.manual_seed(3)
     return PretrainingTrainer(
-        model=build_student(teacher, 2).to(dtype or torch.float32),
+        model=student.to(dtype or torch.float32),
         args=arguments,
         rows=rows,
         tokenizer=tiny_tokenizer(),

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForMaskedLM
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from distilbert_kd.errors import DataError, RecipeError, TeacherError
 from distilbert_kd.pretraining import pipeline
@@ -154,6 +154,8 @@ def test_a_distilbert_of_a_masked_language_model(teachers, tmp_path):
     pretrain(load_pretraining_recipe(path))
     student = AutoModelForMaskedLM.from_pretrained(tmp_path / "run" / "student")
     assert type(student).__name__ == "DistilBertForMaskedLM"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "student")
+    assert sorted(tokenizer("a good film")) == ["attention_mask", "input_ids"]  # a DistilBERT takes no token types
 
 
 @pytest.mark.parametrize("kind", ["mlm", "encoder"])

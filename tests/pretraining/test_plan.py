@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distilbert_kd.cli import app
-from distilbert_kd.errors import DistillationError
+from distilbert_kd.errors import DistillationError, TeacherError
 from distilbert_kd.pretraining.pipeline import pretrain
 from distilbert_kd.pretraining.plan import describe_pretraining
 from distilbert_kd.pretraining.recipe import load_pretraining_recipe
@@ -49,9 +49,17 @@ def test_a_teacher_without_a_head(teachers, tmp_path):  # noqa: F811
     assert line(result.stdout, "  hidden_mse") == "weight 1; student and teacher layers 0 with 1, 1 with 3"
 
 
-@pytest.mark.parametrize("override", ["text.files=[no.txt]", "student.num_layers=9", "teacher.model=no/where"])
+@pytest.mark.parametrize(
+    "override", ["text.files=[no.txt]", "student.num_layers=9", "teacher.model=no/where", "text.max_length=600"]
+)
 def test_what_can_not_be_is_found_at_once(teachers, tmp_path, override, monkeypatch):  # noqa: F811
     """Prevents a plan that a run then refuses."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DistillationError, match="expected|Expected"):
         describe_pretraining(load_pretraining_recipe(write_recipe(tmp_path, teachers / "mlm"), [override]))
+
+
+def test_a_head_that_would_be_random_is_refused(teachers, tmp_path):  # noqa: F811
+    """Prevents the plan of a run that is then refused: the config says that the checkpoint has no such head."""
+    with pytest.raises(TeacherError, match="got BertModel: the head would be random"):
+        describe_pretraining(load_pretraining_recipe(write_recipe(tmp_path, teachers / "encoder")))

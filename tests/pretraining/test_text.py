@@ -2,6 +2,10 @@
 
 import gzip
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import datasets
 import pytest
@@ -111,6 +115,39 @@ def test_what_is_cut_off_leaves_nothing_that_looks_whole(folder, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         rows_of(folder, "jsonl", packing="sentences")
     assert list((folder / "cache").iterdir()) == []
+
+
+def test_what_a_killed_process_was_building_is_removed(folder):
+    """Prevents a cache that grows by a corpus with each kill; what others build in it stays."""
+    cache = folder / "cache"
+    cache.mkdir(exist_ok=True)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here = f".building-{socket.gethostname()}"
+    names = [f"{here}-{gone.pid}-a", f"{here}-{os.getpid()}-b", f".building-elsewhere-{gone.pid}-c"]
+    for name in names:
+        (cache / name).write_text("half")
+    rows_of(folder, "jsonl", packing="sentences", max_length=19)
+    assert sorted(path.name for path in cache.glob(".building-*")) == sorted(names[1:])
+
+
+def test_words_that_look_like_special_tokens_are_words(tmp_path):
+    """Prevents a [PAD] in a text from being read as padding, and a [SEP] as the end of it."""
+    (tmp_path / "a.txt").write_text("a [PAD] film [SEP] good\n", encoding="utf-8")
+    text = tokenized_text(TextSource((str(tmp_path / "a.txt"),), packing="sentences"), TOKENIZER, tmp_path / "cache")
+    (row,) = text.rows["input_ids"][:]
+    special = {TOKENIZER.pad_token_id, TOKENIZER.cls_token_id, TOKENIZER.sep_token_id}
+    assert row[0] == TOKENIZER.cls_token_id and row[-1] == TOKENIZER.sep_token_id
+    assert not special & set(row[1:-1])
+
+
+def test_hidden_files_of_a_folder_are_left_alone(tmp_path):
+    """Prevents an editor's copy of a file from being read beside the file."""
+    for name in ("a.TXT", ".a.txt"):
+        (tmp_path / "texts" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "texts" / name).write_text(f"{name}\n", encoding="utf-8")
+    text = tokenized_text(TextSource((str(tmp_path / "texts"),), packing="sentences"), TOKENIZER, tmp_path / "cache")
+    assert len(text.rows) == 1 and text.source.endswith("a.TXT")
 
 
 def test_the_rows_are_mapped_from_disk(folder):

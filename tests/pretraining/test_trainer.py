@@ -218,3 +218,18 @@ def test_a_broken_loss_ends_the_training(tmp_path):
     nn.init.constant_(trainer.teacher.cls.predictions.transform.LayerNorm.weight, float("nan"))
     with pytest.raises(DivergedError, match="soft_targets"):
         trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"soft_targets": -5.0}, "soft_targets"),
+        ({"masked_language_model": float("nan")}, "masked_language_model"),
+        ({"masking_probability": 0.0}, "masking_probability"),
+        ({"masking_probability": 1.0}, "masking_probability"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(tmp_path, setting, message):
+    """Prevents a term that vanishes because its weight is a slip of the pen."""
+    with pytest.raises(ValueError, match=message):
+        new_trainer(tmp_path, tiny_masked_lm(), sentences(), **setting)
