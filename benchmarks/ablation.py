@@ -16,25 +16,27 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
 from cost import measured, setting_record
 from job import ALPHA, TEMPERATURE, Job, prepare, training_arguments
 from report import markdown_table, mean_and_error, new_figure, save_figure, write_json
-from transformers import PreTrainedModel, set_seed
+from transformers import AutoModel, PreTrainedModel, TrainingArguments, set_seed
 
 from distilbert_kd.row_checks import TEACHER_LOGITS
 from distilbert_kd.scoring import predict_logits
 from distilbert_kd.student.build import build_student
 from distilbert_kd.teacher import load_base
 from distilbert_kd.trainer import DistillationTrainer
+from distilbert_kd.weights import weights_sha256
 
 
 logger = logging.getLogger(__name__)
 
 #: Epochs of the students for each task.
-TASKS = {"sst2": 3, "mrpc": 3, "rte": 4}
+TASKS = {"sst2": 2, "mrpc": 3, "rte": 3}
 TASK_NAMES = {"sst2": "SST-2", "mrpc": "MRPC", "rte": "RTE"}
 NUM_LAYERS = 3
 RELATIONS = dict.fromkeys(("query_relation", "key_relation", "value_relation"), 1.0)
@@ -58,12 +60,10 @@ class Arm:
 ARMS = {
     "soft targets": Arm(),
     "no soft targets (the control)": Arm(alpha=0.0),
-    "no hard labels": Arm(alpha=1.0),
     "random start": Arm(start="random"),
     "+ hidden cosine": Arm(terms={"hidden_cosine": 1.0}),
     "+ relations": Arm(terms=RELATIONS),
     "general stage first": Arm(start="general"),
-    "general stage first, + hidden cosine": Arm(start="general", terms={"hidden_cosine": 1.0}),
 }
 BASE = "soft targets"
 
@@ -97,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--general", type=Path, help="student folder of a general stage (distilbert-kd pretrain)")
     parser.add_argument("--rows", type=int, default=10_000, help="at most, of each task")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--bf16", action="store_true", help="students train under autocast to bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
@@ -108,22 +109,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jobs = [prepare(task, options.rows, options.out) for task in options.tasks]
     setting = {
         **setting_record(options.threads),
-        "epochs": {task: TASKS[task] for task in options.tasks},
-        "rows": {job.task: len(job.rows("train")) for job in jobs},
-        "teacher_dev": {job.task: job.teacher_scores for job in jobs},
+        "bf16": options.bf16,
+        "general": options.general and weights_sha256(AutoModel.from_pretrained(options.general)),
         "arms": {name: asdict(arm) for name, arm in ARMS.items()},
+        "tasks": {
+            job.task: {
+                "epochs": TASKS[job.task],
+                "rows": len(job.rows("train")),
+                "teacher_dev": job.teacher_scores,
+            }
+            for job in jobs
+        },
     }
-    for run in _missing_runs(jobs, runs, options.seeds, options.general):
+    if runs:
+        refuse_other_setting(path, found["setting"], setting)
+    for run in _missing_runs(jobs, runs, options):
         runs.append(run)
         write_json(path, {"setting": setting, "runs": [asdict(each) for each in runs]})
         logger.info("%s", json.dumps(asdict(run)))
-    report(options.out, runs, {job.task: job.teacher_scores["score"] for job in jobs})
+    report(options.out, runs, {task: of_task["teacher_dev"]["score"] for task, of_task in setting["tasks"].items()})
 
 
-def _missing_runs(jobs: Sequence[Job], done: Sequence[Run], num_seeds: int, general: Path | None) -> Iterator[Run]:
+def refuse_other_setting(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Ends the program if the runs of a results file were made otherwise, so that no table mixes them.
+
+    Args:
+        path: of the file.
+        before: its setting.
+        now: that of this call. Machine, load, date and commit may differ.
+    """
+    changed = [name for name in ("bf16", "general", "arms", "versions") if before.get(name) != now[name]]
+    tasks = before["tasks"]
+    changed += [f"tasks.{task}" for task, of_task in now["tasks"].items() if tasks.get(task, of_task) != of_task]
+    if changed:
+        raise SystemExit(f"{path} holds runs of another setting ({', '.join(changed)}). Choose another --out.")
+    now["tasks"] = {**tasks, **now["tasks"]}
+
+
+def _missing_runs(jobs: Sequence[Job], done: Sequence[Run], options: argparse.Namespace) -> Iterator[Run]:
     keys = {(run.task, run.arm, run.seed) for run in done}
-    arms = {name: arm for name, arm in ARMS.items() if arm.start != "general" or general is not None}
-    for seed in range(num_seeds):
+    arms = {name: arm for name, arm in ARMS.items() if arm.start != "general" or options.general is not None}
+    for seed in range(options.seeds):
         for job in jobs:
             wanted = {name: arm for name, arm in arms.items() if (job.task, name, seed) not in keys}
             if not wanted:
@@ -133,8 +159,9 @@ def _missing_runs(jobs: Sequence[Job], done: Sequence[Run], num_seeds: int, gene
             with_logits = rows.add_column(TEACHER_LOGITS, logits.tolist())
             for name, arm in wanted.items():
                 set_seed(seed)
-                student = _student(arm, teacher, general)
-                cpu_s = _train(student, arm, teacher, job, rows if arm.terms else with_logits, seed)
+                student = _student(arm, teacher, options.general)
+                arguments = _arguments(job, seed, options.bf16)
+                cpu_s = _train(student, arm, teacher, job, rows if arm.terms else with_logits, arguments)
                 score = job.score(student.eval())
                 yield Run(job.task, name, seed, score["score"], score["loss"], cpu_s)
                 del student
@@ -148,10 +175,18 @@ def _student(arm: Arm, teacher: PreTrainedModel, general: Path | None) -> PreTra
     return type(student)(student.config) if arm.start == "random" else student
 
 
+def _arguments(job: Job, seed: int, bf16: bool) -> TrainingArguments:
+    return training_arguments(TASKS[job.task], seed, train_sampling_strategy="group_by_length", bf16=bf16)
+
+
 def _train(
-    student: PreTrainedModel, arm: Arm, teacher: PreTrainedModel, job: Job, rows: datasets.Dataset, seed: int
+    student: PreTrainedModel,
+    arm: Arm,
+    teacher: PreTrainedModel,
+    job: Job,
+    rows: datasets.Dataset,
+    arguments: TrainingArguments,
 ) -> float:
-    arguments = training_arguments(TASKS[job.task], seed, train_sampling_strategy="group_by_length")
     with measured() as cost:
         DistillationTrainer(
             model=student,

@@ -124,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     path = options.out / "distilbert_head.json"
     found = json.loads(path.read_text("utf-8")) if path.exists() else {"agreements": [], "runs": []}
+    settings_before = found.get("settings")
     runs, agreements = [Run(**run) for run in found["runs"]], [Agreement(**each) for each in found["agreements"]]
     job = prepare("sst2", options.prepared_rows, options.out)
     teacher = job.teacher()
@@ -134,6 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "teacher_dev": job.teacher_scores,
         "starts": {name: start and asdict(start) for name, start in STARTS.items()},
     }
+    kept = ("rows", "epochs", "teacher_dev", "starts", "versions")
+    changed = [name for name in kept if settings_before and settings_before[name] != settings[name]]
+    if changed:
+        raise SystemExit(f"{path} holds runs of another setting ({', '.join(changed)}). Choose another --out.")
     agreements = agreements or [
         each for depth in (count_layers(teacher), 3) for each in _agreements(job, teacher, depth)
     ]

@@ -94,7 +94,7 @@ def _importance_row(each: Mapping[str, Any], whole_score: float) -> tuple[str, .
 def _notes(record: Mapping[str, Any], unit: str) -> list[str]:
     rows, seeds = record["rows"], record["seeds"]
     seen = (
-        "which neither the teacher nor a student learnt from"
+        "which neither the teacher nor a student learnt from (the teacher's best epoch was chosen by them)"
         if record["is_teacher_trained_here"]
         else "which no student learnt from; the teacher was there already and may have"
     )

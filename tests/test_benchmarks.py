@@ -109,6 +109,19 @@ def _with_settings(settings, runs):
         length_window.SETTINGS = before
 
 
+@pytest.mark.parametrize("change", ["bf16", "general", "arms", "tasks.rte"])
+def test_the_ablation_refuses_results_of_another_setting(change):
+    """Prevents a table that mixes runs of two settings under the name of the later one."""
+    rte = {"epochs": 3, "rows": 100, "teacher_dev": {"score": 0.6}}
+    before = {"bf16": True, "general": "a", "arms": {}, "versions": {}, "tasks": {"rte": rte, "mrpc": rte}}
+    now = {**before, "load_average": 3.0, "tasks": {"rte": rte}}
+    ablation.refuse_other_setting(Path("ablation.json"), before, now)
+    assert now["tasks"].keys() == {"rte", "mrpc"}  # that of earlier calls is kept
+    other = {**now, "tasks": {"rte": {**rte, "rows": 99}}} if change == "tasks.rte" else {**now, change: "other"}
+    with pytest.raises(SystemExit, match=change):
+        ablation.refuse_other_setting(Path("ablation.json"), before, other)
+
+
 def test_the_ablation_compares_seeds_that_both_arms_have(tmp_path):
     """Prevents an arm with fewer seeds from being held against all seeds of the base."""
     base = {0: 0.80, 1: 0.90}

@@ -85,7 +85,7 @@ def test_deeper_terms_train_alike_however_they_are_split(two_processes, tmp_path
 
 
 def test_language_is_learnt_alike_however_it_is_split(two_processes, tmp_path):
-    """Prevents a `PretrainingTrainer` that is right in the command, which prepares the arguments, and not by itself."""
+    """Prevents a `PretrainingTrainer` that is right in the command, which prepares arguments, and not by itself."""
     whole, split = distil_language(tmp_path, 16, 1), distil_language(tmp_path, 4, 4)
     names = {"loss", "soft_targets", "masked_language_model", "hidden_mse", "hidden_cosine", "value_relation"}
     for run in (split, two_processes["language"]):

@@ -225,10 +225,11 @@ def _shift_head(state: dict[str, Tensor], shift: float) -> None:
     """Turns BERT's head, W tanh(x) + b, into a start for DistilBERT's, W relu(x + c) + (b - c W 1), in place.
 
     relu(x + c) - c = max(x, -c): a straight line where tanh nearly is one, cut off below. Of c = 0, 0.5, 1, 2 and 8,
-    1 is nearest to tanh for x ~ N(0, s^2) with s from 0.5 to 2: root mean square error 0.09 of 0.42 at s = 0.5, but
-    0.31 of 0.63 at s = 1, so a pooler with large x starts further from BERT. On a fine-tuned MiniLM (s about
-    0.3), all layers kept, KL from BERT's probabilities in nats: random start 0.447, weights as they are (c = 0) 0.058,
-    c = 0.5 0.0002, c = 1 and 2 0.0003, c = 1 with slope 0.85 0.0023. After training: see benchmarks/README.md.
+    1 is nearest to tanh for x ~ N(0, s^2) with s from 0.5 to 2: root mean square error 0.09 of 0.42 at s = 0.5, 0.31
+    of 0.63 at s = 1, and 0.93 of 0.80 at s = 2, where the start is further from BERT's head than a constant would be.
+    So it is right for poolers with small x. On a fine-tuned MiniLM (s about 0.3), all layers kept, KL from BERT's
+    probabilities in nats: random start 0.447, weights as they are (c = 0) 0.058, c = 0.5 0.0002, c = 1 and 2 0.0003,
+    c = 1 with slope 0.85 0.0023. After training: see benchmarks/README.md.
 
     Args:
         state: BERT's weights; `pooler.dense` (H, H) gives x, `classifier` (C, H) is W.
