@@ -58,6 +58,7 @@ class Ended:
     ends: list[str]
     log: str
     pids: list[int] = field(default_factory=list)
+    cpu_s: float = 0.0
 
     @property
     def end(self) -> str:
@@ -86,7 +87,7 @@ class Program:
         overrides: tuple[str, ...] = (),
         options: tuple[str, ...] = (),
         processes: int = 1,
-        kill_after_s: float | None = None,
+        kill_at_cpu_s: float | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Ended:
         """Runs it to its end, whatever that is."""
@@ -99,15 +100,15 @@ class Program:
             overrides=overrides,
             options=options,
             processes=processes,
-            kill_after_s=kill_after_s,
+            kill_at_cpu_s=kill_at_cpu_s,
             timeout_s=timeout_s,
             log=str(log),
         )
-        return Ended(answer["ends"], log.read_text("utf-8", errors="replace"), answer["pids"])
+        return Ended(answer["ends"], log.read_text("utf-8", errors="replace"), answer["pids"], answer["cpu_s"])
 
     def go_on(self, place: Place, paused: Ended) -> Ended:
         """Lets one that was paused run to its end."""
-        answer = self.server.ask(go_on=paused.pids, kill_after_s=None, timeout_s=TIMEOUT_S)
+        answer = self.server.ask(go_on=paused.pids, kill_at_cpu_s=None, timeout_s=TIMEOUT_S)
         return Ended(answer["ends"], (place.folder / "log").read_text("utf-8"))
 
     def outcome(self, place: Place) -> dict[str, Any]:

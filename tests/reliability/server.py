@@ -79,21 +79,31 @@ def start(request: dict[str, Any]) -> list[int]:
     return pids
 
 
-def wait(pid: int, deadline: float) -> str:
-    """How a process ended: its exit code or -signal, "paused", or "hangs" if it had to be killed at the deadline."""
+def wait(pid: int, deadline: float, kill_at_cpu_s: float | None) -> str:
+    """How a process ended: its exit code or -signal, "paused", or "hangs" if it had to be killed at the deadline.
+
+    A moment to kill at is given in processor time, so that it is the same one on a busy machine.
+    """
     handle = os.pidfd_open(pid)
     try:
         while True:
             done, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
             if done:
                 return "paused" if os.WIFSTOPPED(status) else str(os.waitstatus_to_exitcode(status))
-            if time.monotonic() > deadline:
+            is_late = time.monotonic() > deadline
+            if is_late or (kill_at_cpu_s is not None and cpu_seconds(pid) > kill_at_cpu_s):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                return "hangs"
-            select.select([handle], [], [], min(0.02, max(0.0, deadline - time.monotonic())))
+                return "hangs" if is_late else "-9"
+            select.select([handle], [], [], 0.005 if kill_at_cpu_s is not None else 0.1)
     finally:
         os.close(handle)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -104,11 +114,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             os.kill(pid, signal.SIGCONT)
     else:
         pids = start(request)
-    deadline = time.monotonic() + (request["kill_after_s"] or request["timeout_s"])
-    ends = [wait(pid, deadline) for pid in pids]
-    if request["kill_after_s"] is not None:
-        ends = ["-9" if end == "hangs" else end for end in ends]
-    return {"ends": ends, "pids": pids}
+    deadline = time.monotonic() + request["timeout_s"]
+    before = os.times()
+    ends = [wait(pid, deadline, request["kill_at_cpu_s"]) for pid in pids]
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return {"ends": ends, "pids": pids, "cpu_s": used}
 
 
 def serve() -> None:

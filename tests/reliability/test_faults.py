@@ -22,8 +22,8 @@ from tests.reliability.trying import (
 NUM_RANDOM_KILLS = 50
 #: So long that 50 kills are over before the run is.
 LONG = {
-    "ours": ("training.num_train_epochs=40", "training.save_strategy=steps", "training.save_steps=1"),
-    "stock": ("num_train_epochs=40", 'save_strategy="steps"', "save_steps=1"),
+    "ours": ("training.num_train_epochs=20", "training.save_strategy=steps", "training.save_steps=1"),
+    "stock": ("num_train_epochs=20", 'save_strategy="steps"', "save_steps=1"),
 }
 ONCE = [name for name in FAULTS if name != TWO_RUNS]
 STOCK = [name for name in ONCE if FAULTS[name].stock is not None]
