@@ -3,9 +3,10 @@
     GLUE_DIR=... OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python benchmarks/ablation.py --out build/bench \
         --general runs/mlm-small/student
 
-One teacher for each task; students of half its layers, all seeds of all arms on the same rows. Seeds are the outer
-loop, tasks the next, so that a run that is cut short has compared the same arms. Runs that are in the results file are
-not repeated. The arms of the general stage are left out without `--general`.
+One teacher for each task, fine-tuned on the same rows as the students; these have half its layers, and all seeds of
+all arms the same rows. Seeds are the outer loop, tasks the next, so that a run that is cut short has compared the same
+arms. Runs that are in the results file are not repeated. The arms of the general stage are left out without
+`--general`.
 """
 
 import argparse
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = options.out / "ablation.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
     runs = [Run(**run) for run in found["runs"]]
-    jobs = [prepare(task, options.rows, options.out) for task in options.tasks]
+    jobs = [prepare(task, options.rows, options.out, options.rows) for task in options.tasks]
     setting = {
         **setting_record(options.threads),
         "bf16": options.bf16,

@@ -113,17 +113,18 @@ class Job:
         return {"score": evaluate_logits(self.task, logits, labels).score, "loss": float(losses.mean())}
 
 
-def prepare(task: str, num_rows: int, out: Path) -> Job:
+def prepare(task: str, num_rows: int, out: Path, num_teacher_rows: int = NUM_TEACHER_ROWS) -> Job:
     """Makes teacher and rows, or finds them.
 
     The training file is shuffled once (seed 0). Its last 1,000 rows are held out, or the last tenth if that is less;
-    the teacher is trained on the first 6,000 of the others, or as many as there are, and the students on the first
-    `num_rows`, or all.
+    the teacher is trained on the first `num_teacher_rows` of the others, and the students on the first `num_rows`, or
+    as many as there are.
 
     Args:
         task: one of `TEACHER_TRAINING`; its files are in the folder that the environment variable GLUE_DIR names.
         num_rows: rows that students are trained on.
         out: folder for everything that is made.
+        num_teacher_rows: rows that the teacher is trained on, if there is none yet.
 
     Returns:
         Where it is.
@@ -144,8 +145,7 @@ def prepare(task: str, num_rows: int, out: Path) -> Job:
     if not has_teacher:
         set_seed(0)
         teacher = load_base(BASE, data.label_names)
-        num_teacher_rows = min(NUM_TEACHER_ROWS, held_out.start)
-        rows = tokenized(train.select(range(num_teacher_rows)), tokenizer)
+        rows = tokenized(train.select(range(min(num_teacher_rows, held_out.start))), tokenizer)
         fine_tune(teacher, tokenizer, rows, *TEACHER_TRAINING[task])
         tokenizer.save_pretrained(job.teacher_folder)
         teacher.save_pretrained(job.teacher_folder)
