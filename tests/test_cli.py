@@ -168,7 +168,7 @@ class TestFaults:
         monkeypatch.setattr(DistillationTrainer, "save_model", fail)
         run = tmp_path / "run"
         message = assert_one_message(invoke("run", recipe_file, f"output_dir={run}"), 4)
-        assert f"{run / 'checkpoints' / 'teacher'}, got: the disk is full" in message
+        assert f"{run / 'checkpoints' / 'teacher'}" in message and "got: the disk is full" in message
 
     def test_a_disk_that_is_full_outside_the_run_folder(self, invoke, recipe_file, tmp_path, monkeypatch):
         # A temporary folder or a cache can be full as well.

@@ -50,6 +50,7 @@ def test_file_names():
         "progress": "progress.json",
         "lock": ".lock",
         "published": "hub",
+        "space": "space",
     } == {
         name: str(getattr(folder, name).relative_to("r"))
         for name, member in vars(RunFolder).items()
