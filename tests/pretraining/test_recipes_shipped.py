@@ -45,6 +45,8 @@ def test_header(path):
     assert f"recipes/mlm/{path.name}" in header
     assert len(text.splitlines()) <= 55
     assert any(words in header for words in ("NOT measured", "Nothing was measured", "Not measured yet"))
+    if path.name == "small.yaml":  # what was measured has its seed, date and machine
+        assert all(words in header for words in ("seed 42", "2026-", "AMD EPYC"))
 
 
 def test_the_paper_recipe_is_the_papers():
