@@ -102,7 +102,7 @@ def test_a_damaged_cache_is_found_and_built_anew(tmp_path, damage, caplog):
     """Prevents training on half a cache, or on flipped bits."""
     expected = ask(tmp_path, tiny_bert(3))["teacher_logits"][:]
     (place,) = places(tmp_path)
-    data = next(place.glob("data-*.arrow"))
+    (data,) = place.glob("data-*.arrow")
     manifest = place / "manifest.json"
     content = data.read_bytes()
     if damage == "truncated":

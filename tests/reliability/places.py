@@ -142,7 +142,8 @@ def of_cache(hurt: Callable[[Path], None]) -> Around:
 
 def shard(folder: Path) -> Path:
     """The file of a cache that holds the numbers."""
-    return next(folder.glob("*.arrow"))
+    (path,) = folder.glob("*.arrow")
+    return path
 
 
 def replaced(name: str, change: Callable[[Path], None]) -> Around:

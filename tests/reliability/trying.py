@@ -97,7 +97,7 @@ def try_fault(program: Program, fault: Fault, name: str, reference: Reference, f
 def _is_as_expected(place: Place, expected: str) -> bool:
     """Whether nothing was written, or nothing but finite numbers."""
     if expected == "nothing":
-        return not (place.run.is_dir() and any(place.run.rglob("*")))
+        return not (place.run.is_dir() and list(place.run.rglob("*")))
     return all(is_finite(path) for path in place.run.rglob("*.safetensors"))
 
 
