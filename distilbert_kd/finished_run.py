@@ -20,7 +20,7 @@ from distilbert_kd.prediction import PredictionRequest, predict_file
 from distilbert_kd.prepared_arguments import prediction_arguments
 from distilbert_kd.recipe import Recipe, load_recipe
 from distilbert_kd.run_folder import RunFolder
-from distilbert_kd.scored_rows import write_scored_rows
+from distilbert_kd.scored_rows import read_scored_rows, write_scored_rows
 from distilbert_kd.scoring import score_models
 from distilbert_kd.storage import reason_of
 from distilbert_kd.task_rows import Reader, tokenize_task
@@ -75,8 +75,9 @@ def evaluate_run(path: Path, overrides: Sequence[str] = (), show_bars: bool = Fa
         }
         readers = {name: Reader(model, tokenizer, rows) for name, model in models.items()}
         scored = score_models(readers, answers, data.metric, arguments)
-    if PartialState().is_main_process and not folder.scored.is_dir():
-        _write_scored_rows(folder, data, scored.logits)
+    if PartialState().is_main_process:
+        kept = read_scored_rows(folder.scored)
+        _write_scored_rows(folder, data, {split: said for split, said in scored.logits.items() if split not in kept})
     for name, record in results["models"].items():
         record["splits"] = {split: result.to_dict() for split, result in scored.results[name].items()}
     return results

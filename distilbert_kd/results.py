@@ -35,6 +35,7 @@ __all__ = [
     "Table",
     "arms_of",
     "closing_lines",
+    "markdown_line",
     "markdown_table",
     "render_markdown",
     "render_table",
@@ -78,11 +79,17 @@ def render_table(results: Mapping[str, Any]) -> str:
 
 def render_markdown(results: Mapping[str, Any]) -> str:
     """The results as Markdown, with the same tables and lines as `render_table`."""
-    parts = [f"# {_heading(results)}"]
+    parts = [f"# {markdown_line(_heading(results))}"]
     for table in _tables(results):
-        parts += [f"## {table.title}", markdown_table(table)]
-    parts.append("\n".join(f"- {line}" for line in closing_lines(results)))
+        parts += [f"## {markdown_line(table.title)}", markdown_table(table)]
+    parts.append("\n".join(f"- {markdown_line(line)}" for line in closing_lines(results)))
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_line(text: str) -> str:
+    """Text in one line, in which names of data make no tag, link or image."""
+    text = " ".join(text.split()).replace("\\", "\\\\").replace("<", "&lt;")
+    return text.replace("[", "\\[").replace("]", "\\]")
 
 
 def _draw_text(table: Table) -> list[str]:
@@ -94,14 +101,14 @@ def _draw_text(table: Table) -> list[str]:
 
 
 def markdown_table(table: Table) -> str:
-    """A table in Markdown, without its title; what would be a tag or a cell's end is escaped."""
+    """A table in Markdown, without its title; what would be a tag, a link or a cell's end is escaped."""
     lines = [[_markdown_cell(cell) for cell in line] for line in (table.headers, *table.rows)]
     drawn = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([drawn[0], "|---" + "|---:" * (len(table.headers) - 1) + "|", *drawn[1:]])
 
 
 def _markdown_cell(text: str) -> str:
-    return text.strip().replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+    return markdown_line(text).replace("|", "\\|")
 
 
 def _heading(results: Mapping[str, Any]) -> str:

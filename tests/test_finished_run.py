@@ -84,6 +84,14 @@ class TestEvaluate:
         for name in ("teacher", "student", "control"):
             torch.testing.assert_close(torch.tensor(rows.logits[name]), torch.tensor(expected.logits[name]))
 
+    def test_gives_a_split_that_is_missing_its_rows(self, finished, tmp_path):
+        # The report and the page advise `evaluate` where rows are missing, and a folder may be there without them.
+        run = shutil.copytree(finished, tmp_path / "run")
+        for path in (run / "scored").iterdir():
+            path.unlink()
+        evaluate_run(run)
+        assert read_scored_rows(run / "scored").keys() == read_scored_rows(finished / "scored").keys()
+
     def test_a_teacher_from_elsewhere(self, external):
         results = evaluate_run(external)
         assert list(results["models"]) == ["teacher", "student"]

@@ -1,6 +1,7 @@
 """The printed table: right numbers under right heads, readable, and honest about what is missing."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -157,3 +158,12 @@ def test_markdown_has_the_same_cells_as_the_terminal(results: dict[str, Any]) ->
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
     assert "- What the teacher bought over the control on validation: +2.5 points." in markdown
+
+
+def test_markdown_shows_names_and_reads_none_of_them(results: dict[str, Any]) -> None:
+    """A name from someone else's data that is a link or a picture makes whoever opens the table ask a stranger."""
+    results["name"] = "<script>x</script> ![p](https://evil.example/p.png)"
+    results["data"]["notes"] = ["class [click](javascript:x) and \\[again](https://evil.example)"]
+    markdown = render_markdown(results)
+    assert "<script" not in markdown
+    assert re.findall(r"(?<!\\)(?:\\\\)*\[", markdown) == []  # no bracket that is not escaped

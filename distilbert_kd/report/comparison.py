@@ -16,7 +16,7 @@ from distilbert_kd.results import Table, arms_of, unit_of
 __all__ = ["Setting", "Summary", "compare_runs", "render_summary", "summary_of", "tables_of"]
 
 #: What says where a run lies and which draw it is, and not what was done.
-_NO_SETTING = ("name", "output_dir", "seed")
+_NO_SETTING = ("name", "output_dir", "seed", "push")
 
 
 @dataclass(frozen=True)

@@ -81,12 +81,20 @@ def content_of(run: FinishedRun) -> Content:
     )
 
 
+def _against_control(gain: Interval | None) -> str | None:
+    if gain is None:
+        return None
+    if gain.has_zero:
+        return "unclear"
+    return "better" if gain.low > 0 else "worse"
+
+
 def numbers_of(content: Content, plots: Sequence[str], missing: Sequence[str]) -> dict[str, Any]:
     """What the report worked out, for other tools: `report.json`."""
     splits = {}
     for split, each in content.intervals.items():
         record = asdict(each)
-        record["is_gain_beyond_rows"] = None if each.gain is None else not each.gain.has_zero
+        record["student_is"] = _against_control(each.gain)
         record["classes"] = [asdict(one) for one in content.by_class[split]] if content.by_class else None
         splits[split] = record
     setting = {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "seed": SEED}

@@ -11,7 +11,7 @@ from distilbert_kd.report.pages import render_page
 from distilbert_kd.report.pictures import Picture, has_matplotlib
 from distilbert_kd.report.plots import draw_all
 from distilbert_kd.report.run_reading import FinishedRun, read_run
-from distilbert_kd.results import closing_lines, markdown_table, render_markdown
+from distilbert_kd.results import closing_lines, markdown_line, markdown_table, render_markdown
 from distilbert_kd.run_folder import PLOTS, RunFolder
 from distilbert_kd.storage import storage_errors, write_text
 
@@ -111,8 +111,8 @@ def _markdown(run: FinishedRun, content: Content, pictures: Mapping[str, Picture
     if content.verdicts:
         parts.append("## How sure")
         for table in content.tables:
-            parts += [f"{table.title}:", markdown_table(table)]
-        parts.append("\n".join(f"- {line}" for line in content.verdicts))
+            parts += [f"{markdown_line(table.title)}:", markdown_table(table)]
+        parts.append("\n".join(f"- {markdown_line(line)}" for line in content.verdicts))
         parts.append(
             "In brackets: 95 % intervals of a paired bootstrap over the rows; the noise of seeds comes on top."
         )
@@ -120,7 +120,7 @@ def _markdown(run: FinishedRun, content: Content, pictures: Mapping[str, Picture
         parts += ["## By class", markdown_table(content.classes)]
     if pictures:
         parts.append("## Figures")
-        parts += [f"![{each.caption}](plots/{name}.png)" for name, each in pictures.items()]
+        parts += [f"![{markdown_line(each.caption)}](plots/{name}.png)" for name, each in pictures.items()]
     if missing:
-        parts += ["## Not shown", "\n".join(f"- {line}" for line in missing)]
+        parts += ["## Not shown", "\n".join(f"- {markdown_line(line)}" for line in missing)]
     return "\n\n".join(parts) + "\n"

@@ -4,6 +4,7 @@ import json
 import statistics
 
 import pytest
+import yaml
 
 from distilbert_kd.errors import DataError, StorageError
 from distilbert_kd.report import comparing
@@ -55,6 +56,17 @@ def test_a_setting_is_named_by_what_differs(runs):
     first, second = compare_runs([read_run(run) for run in runs])
     assert first.name == "fake: distillation.temperature=2.0"
     assert second.name == "hot<b>: distillation.temperature=8.0"
+
+
+def test_where_a_run_was_pushed_is_no_setting(tmp_path):
+    """Seeds need tags of their own, and would each become a setting without a spread."""
+    for seed in (1, 2):
+        run = fake_run(tmp_path / f"seed{seed}", seed=seed)
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))
+        recipe["push"] = {"repo": "ada/tiny", "tag": f"seed{seed}"}
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    (setting,) = compare_runs([read_run(tmp_path / f"seed{seed}") for seed in (1, 2)])
+    assert setting.seeds == (1, 2)
 
 
 def test_other_rows_are_no_comparison(tmp_path):

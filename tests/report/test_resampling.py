@@ -30,6 +30,12 @@ def test_the_score_of_a_confusion_matrix_is_the_metric(metric, num_classes):
     assert ours == pytest.approx(score(metric, compute_metrics(metric, predictions["second"], labels)), abs=1e-12)
 
 
+def test_the_interval_leaves_out_two_and_a_half_percent_on_each_side():
+    """An interval that is called 95 % and holds 92 makes findings out of noise."""
+    interval = interval_of(np.arange(100_001.0))
+    assert [interval.low, interval.high] == pytest.approx([2500.0, 97_500.0])
+
+
 def test_the_interval_of_an_accuracy_is_that_of_the_binomial():
     """Resampling too few rows, or rows in pairs, gives intervals that are too wide or too narrow."""
     predictions, labels = _classes(2, num_rows=400)

@@ -101,7 +101,7 @@ def test_numbers_and_markdown_say_the_same(run, page):
     low, high = (100 * split["scores"]["student"][end] for end in ("low", "high"))
     assert f"({low:.1f} to {high:.1f})" in text and f"({low:.1f} to {high:.1f})" in page
     gain = split["gain"]
-    assert split["is_gain_beyond_rows"] == (not gain["low"] <= 0 <= gain["high"])
+    assert split["student_is"] == ("better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "unclear")
     assert f"interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}" in text
     assert numbers["missing"] == [] and numbers["plots"] == [f"plots/{name}.png" for name in PLOTS]
     assert "&lt;b>bad" in text and "<b>bad" not in text
