@@ -6,7 +6,7 @@ local folder, reads a pickle (weights only) if the index names one, and may fetc
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ __all__ = ["check_model_files"]
 
 _CONFIG, _INDEX, _TOKENIZER = "config.json", "model.safetensors.index.json", "tokenizer_config.json"
 _LARGEST = 50_000_000
+#: Of a config: another file that is read in its place, and other names for its keys.
+_REDIRECTS = ("configuration_files", "attribute_map")
 #: A file in the folder itself: no separator of any system, no drive.
 _PLAIN_NAME = re.compile(r"[^/\\:]+")
 
@@ -37,8 +39,7 @@ def check_model_files(location: str, revision: str | None = None) -> None:
     problems = list(_links_out(folder)) if folder.is_dir() else []
     for name, find in ((_CONFIG, _in_config), (_INDEX, _in_index), (_TOKENIZER, _in_tokenizer)):
         path = folder / name if folder.is_dir() else _from_hub(location, name, revision)
-        content = _read(path) if path else None
-        problems += [f"{name}: {problem}" for problem in (find(content) if isinstance(content, dict) else ())]
+        problems += [f"{name}: {problem}" for problem in (_problems(path, find) if path else ())]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise TeacherError(
@@ -65,15 +66,24 @@ def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
         return None
 
 
-def _read(path: Path) -> Any:
+def _problems(path: Path, find: Callable[[dict[str, Any]], Iterator[str]]) -> Iterator[str]:
     try:
-        return json.loads(path.read_bytes()) if path.stat().st_size <= _LARGEST else None
+        if path.stat().st_size > _LARGEST:
+            yield f"more than {_LARGEST} bytes, too many to be checked"
+            return
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return None
+        return
+    if isinstance(content, dict):
+        yield from find(content)
 
 
 def _in_config(content: dict[str, Any]) -> Iterator[str]:
     for key, value in content.items():
+        if key == "transformers_weights" and not (value == _INDEX or _is_plain_safetensors(value)):
+            yield f"weights in {str(value)!r:.80}"
+        if key in _REDIRECTS and value:
+            yield f"{key}, which leads past this check"
         if "attn_implementation" in key and "/" in json.dumps(value):
             yield f"the kernel {json.dumps(value)[:80]}, which is code"
 
@@ -81,8 +91,12 @@ def _in_config(content: dict[str, Any]) -> Iterator[str]:
 def _in_index(content: dict[str, Any]) -> Iterator[str]:
     weight_map = content.get("weight_map")
     for name in dict.fromkeys(map(str, weight_map.values())) if isinstance(weight_map, dict) else ():
-        if not _PLAIN_NAME.fullmatch(name) or not name.endswith(".safetensors"):
+        if not _is_plain_safetensors(name):
             yield f"weights in {name!r:.80}"
+
+
+def _is_plain_safetensors(name: Any) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and bool(_PLAIN_NAME.fullmatch(name))
 
 
 def _in_tokenizer(content: dict[str, Any]) -> Iterator[str]:

@@ -113,10 +113,39 @@ class TestPaths:
         assert "a vocabulary in '../outside/tokenizer.1.0.0.json'" in refused(folder, load_tokenizer)
 
     def test_weights_that_the_config_names(self, folder):
-        """`transformers_weights` leads anywhere but for a check of transformers, which this one pins."""
-        (folder / "model.safetensors").unlink()
-        change(folder / "config.json", transformers_weights="../outside/model.safetensors")
-        assert "inside the model directory" in refused(folder)
+        """A config could lead to weights outside the folder, or to an index that nobody has checked."""
+        shard(folder, "../outside/model.safetensors")
+        (folder / "model.safetensors.index.json").rename(folder / "other.safetensors.index.json")
+        for name in ("../outside/model.safetensors", "other.safetensors.index.json", ["a.safetensors"], None):
+            change(folder / "config.json", transformers_weights=name)
+            assert f"config.json: weights in {str(name)!r}" in refused(folder)
+
+    def test_weights_of_another_name_that_stay(self, folder):
+        """A good folder whose weights have another name would be refused along with the bad ones."""
+        (folder / "model.safetensors").rename(folder / "other.safetensors")
+        change(folder / "config.json", transformers_weights="other.safetensors")
+        load_classifier(str(folder))
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("configuration_files", ["config.4.0.0.json"]),
+            ("attribute_map", {"transformers_weights": "problem_type"}),
+        ],
+    )
+    def test_a_config_that_leads_past_the_check(self, folder, name, values):
+        """Transformers reads another config in place of config.json, or other keys in place of those checked."""
+        change(folder / "config.json", **{name: values})
+        assert f"config.json: {name}, which leads past this check" in refused(folder)
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "tokenizer_config.json"])
+    def test_a_file_that_is_too_large_to_check(self, folder, name, monkeypatch):
+        """A bad index, padded with blanks until nobody checks it, would be followed all the same."""
+        monkeypatch.setattr("distilbert_kd.model_files._LARGEST", 10_000)
+        shard(folder, "../outside/model.safetensors")
+        check = folder / name
+        check.write_text(check.read_text() + " " * 10_000)
+        assert f"{name}: more than 10000 bytes, too many to be checked" in refused(folder)
 
 
 class Payload:
@@ -130,18 +159,22 @@ class Payload:
 
 
 class TestCode:
-    @pytest.mark.parametrize("by", ["name", "index", "config"])
+    @pytest.mark.parametrize("by", ["name", "index", "config", "index of config"])
     def test_a_pickle_is_not_opened(self, folder, tmp_path, by):
         """Whoever wrote the file would run commands as the user; an index in safetensors' name may lead to one."""
         torch.save({"x": Payload(tmp_path / "ran")}, folder / "pytorch_model.bin")
         if by == "index":
             shard(folder, "pytorch_model.bin")
             assert "weights in 'pytorch_model.bin'" in refused(folder)
-        else:
+        elif by == "name":
             (folder / "model.safetensors").unlink()
-            if by == "config":
-                change(folder / "config.json", transformers_weights="pytorch_model.bin")
             assert "A .bin file is a pickle" in refused(folder)
+        else:
+            shard(folder, "pytorch_model.bin")
+            (folder / "model.safetensors.index.json").rename(folder / "x.safetensors.index.json")
+            name = "pytorch_model.bin" if by == "config" else "x.safetensors.index.json"
+            change(folder / "config.json", transformers_weights=name)
+            assert f"weights in '{name}'" in refused(folder)
         assert not (tmp_path / "ran").exists()
 
     def test_the_payload_works(self, tmp_path):
