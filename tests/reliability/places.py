@@ -66,6 +66,11 @@ class Place:
         """Changes the small file system: its size, or whether it can be written."""
         subprocess.run(["mount", "-o", f"remount,{options}", str(self.disk)], check=True)
 
+    def release(self) -> None:
+        """Gives the small file system back, if there is one."""
+        if self.disk.is_mount():
+            subprocess.run(["umount", str(self.disk)], check=True)
+
     def lose(self) -> None:
         """Removes the folder of the run."""
         shutil.rmtree(self.run)

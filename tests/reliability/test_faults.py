@@ -86,6 +86,8 @@ def try_one(server, reference_of, note, tmp_path):
             )
         except PermissionError as error:
             pytest.skip(str(error))
+        finally:
+            Place(tmp_path / "case", server.inputs).release()
         note(program, finding, name)
         return finding
 
