@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -20,6 +20,7 @@ from distilbert_kd.errors import StorageError
 __all__ = [
     "building_prefix",
     "check_writable",
+    "file_record",
     "is_storage_fault",
     "new_file",
     "reason_of",
@@ -149,6 +150,11 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal; the file may be larger than the memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """By which a file is known to be whole: its size in bytes and its SHA-256."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 @contextmanager

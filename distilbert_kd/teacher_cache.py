@@ -20,7 +20,6 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -37,10 +36,10 @@ from distilbert_kd.scoring import predict_logits
 from distilbert_kd.storage import (
     building_prefix,
     check_writable,
+    file_record,
     reason_of,
     remove_abandoned,
     room_for,
-    sha256_of,
     sync,
 )
 from distilbert_kd.task_rows import Reader
@@ -227,7 +226,7 @@ def _read(place: Path, num_rows: int) -> datasets.Dataset | None:
     try:
         manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
         is_whole = manifest["rows"] == num_rows and all(
-            _file_record(place / name) == record for name, record in manifest["files"].items()
+            file_record(place / name) == record for name, record in manifest["files"].items()
         )
         if is_whole:
             return datasets.load_from_disk(str(place))
@@ -255,7 +254,7 @@ def _write(place: Path, logits: np.ndarray) -> None:
         with tempfile.TemporaryDirectory(prefix=building_prefix(), dir=place.parent) as building:
             part = Path(building) / "part"
             column.save_to_disk(str(part))
-            files = {path.name: _file_record(path) for path in sorted(part.iterdir())}
+            files = {path.name: file_record(path) for path in sorted(part.iterdir())}
             manifest = {"format": _FORMAT, "rows": len(column), "files": files}
             (part / _MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             for path in part.iterdir():
@@ -278,7 +277,3 @@ def _column(logits: np.ndarray) -> datasets.Dataset:
     _refuse_non_finite(logits)
     features = datasets.Features({TEACHER_LOGITS: datasets.List(datasets.Value("float32"), length=logits.shape[1])})
     return datasets.Dataset.from_dict({TEACHER_LOGITS: logits.astype(np.float32)}, features=features)
-
-
-def _file_record(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

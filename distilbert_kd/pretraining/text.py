@@ -4,6 +4,8 @@ Text of any size is read as a stream, tokenised once, and written to an Arrow fi
 never more than some thousand texts, or rows, are in memory. A file that is mapped, unlike a stream, has
 rows with numbers. So the rows are shuffled as a whole and not within a buffer, a sampler decides which process reads
 which row, and a training that is resumed goes on at its row without reading those before it.
+
+Beside the file stands its size and SHA-256. A damaged file counts as none, and is written anew.
 """
 
 import glob
@@ -28,7 +30,14 @@ from distilbert_kd.compatibility import tokenizer_identity
 from distilbert_kd.data.file_rows import shortened
 from distilbert_kd.errors import DataError
 from distilbert_kd.pretraining.text_files import TEXT_ENDINGS, ending_of, file_texts
-from distilbert_kd.storage import building_prefix, remove_abandoned, storage_errors
+from distilbert_kd.storage import (
+    building_prefix,
+    file_record,
+    remove_abandoned,
+    storage_errors,
+    sync,
+    write_text,
+)
 
 
 __all__ = ["DEFAULT_CACHE_DIR", "HubSource", "TextSource", "TokenizedText", "tokenized_text", "written_text"]
@@ -117,7 +126,9 @@ def tokenized_text(
     """
     files = _found(source.files)
     path = _path(source, files, tokenizer, cache_dir)
-    if PartialState().is_local_main_process and not path.is_file():
+    if PartialState().is_local_main_process and not _is_whole(path):
+        if path.is_file():
+            logger.warning("text: the file %s is damaged, or has no record; it is written anew", path)
         logger.info("text: reading and tokenising %s, once", _described(source, files))
         ids = islice(_rows(_texts(source, files), tokenizer, source), source.max_rows)
         first = next(ids, None)
@@ -141,18 +152,29 @@ def written_text(
         cache_dir: where `tokenized_text` writes.
 
     Returns:
-        One line that says what it is, and its rows if `tokenized_text` wrote them before.
+        One line that says what it is, and its rows if `tokenized_text` wrote them before, and they are whole.
 
     Raises:
         DataError: no file is found, or they are of several kinds.
     """
     files = _found(source.files)
     path = _path(source, files, tokenizer, cache_dir)
-    return _described(source, files), _read(path, source, files) if path.is_file() else None
+    return _described(source, files), _read(path, source, files) if _is_whole(path) else None
 
 
 def _path(source: TextSource, files: list[Path], tokenizer: PreTrainedTokenizerBase, cache_dir: Path) -> Path:
     return cache_dir / f"{_key(source, files, tokenizer)}.arrow"
+
+
+def _record(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return bool(json.loads(_record(path).read_text(encoding="utf-8")) == file_record(path))
+    except (OSError, ValueError):
+        return False
 
 
 def _read(path: Path, source: TextSource, files: list[Path]) -> TokenizedText:
@@ -286,6 +308,9 @@ def _write(path: Path, rows: Iterator[list[int]], num_ids: int) -> None:
         with pa.OSFile(partial, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
             for some in _some(rows):
                 stream.write_batch(pa.record_batch([pa.array(some, kind)], schema=schema))
+        sync(Path(partial))
+        write_text(_record(path), json.dumps(file_record(Path(partial))))  # first: no reader finds rows without one
         os.replace(partial, path)
+        sync(path.parent)
     finally:
         Path(partial).unlink(missing_ok=True)

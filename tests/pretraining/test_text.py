@@ -8,11 +8,12 @@ import subprocess
 import sys
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from distilbert_kd.errors import DataError
 from distilbert_kd.pretraining import text as text_module
-from distilbert_kd.pretraining.text import HubSource, TextSource, tokenized_text
+from distilbert_kd.pretraining.text import HubSource, TextSource, tokenized_text, written_text
 from tests.tiny import tiny_tokenizer
 
 
@@ -82,7 +83,7 @@ def test_blocks_do_not_depend_on_how_much_is_read_at_a_time(folder, monkeypatch)
     """Prevents a remainder that is thrown away each thousand texts."""
     at_once = rows_of(folder, "jsonl", packing="blocks", max_length=6)
     monkeypatch.setattr(text_module, "_AT_A_TIME", 1)
-    (cached,) = (folder / "cache").iterdir()
+    (cached,) = (folder / "cache").glob("*.arrow")
     cached.unlink()
     assert rows_of(folder, "jsonl", packing="blocks", max_length=6) == at_once
 
@@ -100,7 +101,42 @@ def test_text_is_tokenised_once_until_something_changes(folder, monkeypatch):
         assert rows_of(folder, "txt", column="text", packing="sentences") == before
     (folder / "txt" / "1.txt").write_text("worst film ever", encoding="utf-8")
     assert rows_of(folder, "txt", column="text", packing="sentences")[0] == [CLS, *ids_of("worst film ever"), SEP]
-    assert len(list((folder / "cache").iterdir())) == 2
+    assert len(list((folder / "cache").glob("*.arrow"))) == 2
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "cut after a batch", "empty", "no record", "broken record"])
+def test_a_damaged_file_is_written_anew(folder, caplog, monkeypatch, how):
+    """Prevents a training on half a corpus, or on other words than the text's, after a fault of the disk."""
+    monkeypatch.setattr(text_module, "_AT_A_TIME", 1)  # one row a batch
+    source = TextSource((str(folder / "jsonl"),), column="body", packing="sentences", max_length=18)
+    cache = folder / "cache"
+    before = tokenized_text(source, TOKENIZER, cache).rows["input_ids"][:]
+    (cached,) = cache.glob("*.arrow")
+    record = cached.with_suffix(".json")
+    whole = cached.read_bytes()
+    with pa.OSFile(str(cached)) as file, pa.ipc.open_stream(file) as stream:
+        stream.read_next_batch()
+        place = file.tell()
+    damaged = {
+        "flipped": whole[: place - 8] + bytes([whole[place - 8] ^ 1]) + whole[place - 7 :],
+        "cut": whole[: place - 8],
+        "cut after a batch": whole[:place],
+        "empty": b"",
+    }
+    if how in damaged:
+        cached.unlink()  # the rows that are mapped stay as they are
+        cached.write_bytes(damaged[how])
+    else:
+        record.write_text("{") if how == "broken record" else record.unlink()
+    assert written_text(source, TOKENIZER, cache)[1] is None
+    with caplog.at_level("WARNING", "distilbert_kd"):
+        assert tokenized_text(source, TOKENIZER, cache).rows["input_ids"][:] == before
+    assert f"text: the file {cached} is damaged" in caplog.text
+    assert cached.read_bytes() == whole
+    caplog.clear()
+    assert written_text(source, TOKENIZER, cache)[1] is not None
+    tokenized_text(source, TOKENIZER, cache)
+    assert caplog.text == ""
 
 
 def test_what_is_cut_off_leaves_nothing_that_looks_whole(folder, monkeypatch):
