@@ -39,11 +39,15 @@ def test_loads(path):
 
 @named
 def test_keys_reach_the_launcher(path):
-    """A misspelled key of FSDP or DeepSpeed is taken without a word, and does nothing."""
+    """A misspelled key of FSDP or DeepSpeed, and a value that loses to a default, are taken without a word."""
     known = {action.dest for action in launch_command_parser()._actions}
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     keys = [key for part in ("fsdp_config", "deepspeed_config") for key in values.get(part, {})]
     assert [key for key in keys if key not in known] == []
+    args = vars(resolved(str(path)))
+    for part in ("compute_environment", "distributed_type", "fsdp_config", "deepspeed_config"):
+        values.pop(part, None)  # not arguments; tested above and below
+    assert {key: args.get(key, "not an argument") for key in values} == values
 
 
 @named
