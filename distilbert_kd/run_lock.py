@@ -20,9 +20,6 @@ __all__ = ["locked"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds in which an empty lock is one that is being written.
-_WRITING_S = 60.0
-
 
 @contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
@@ -62,36 +59,68 @@ def _myself() -> dict[str, Any]:
 
 
 def _create(path: Path, record: dict[str, Any]) -> bool:
+    """Makes the lock, whole, if there is none; a process that is killed here leaves none."""
+    whole = _aside(path)
     try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        _write(whole, record)
+        try:
+            os.link(whole, path)
+        except FileExistsError:
+            return False
+        except OSError:  # some file systems have no links
+            return _create_in_place(path, record)
+        return True
+    finally:
+        whole.unlink(missing_ok=True)
+
+
+def _create_in_place(path: Path, record: dict[str, Any]) -> bool:
+    try:
+        _write(path, record)
     except FileExistsError:
         return False
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    return _read(path) == record  # it was empty for a moment, and another run may have taken it over
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    with path.open("x", encoding="utf-8") as file:
         json.dump(record, file)
-    return True
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex}")
 
 
 def _take_over(path: Path, mine: dict[str, Any]) -> None:
+    """Takes over a lock of a process that is no more, or one that is not whole: its process was killed."""
     theirs = _read(path)
-    if not (_is_stale(theirs, mine) if theirs else _age_s(path) > _WRITING_S):
-        who = f"process {theirs['pid']} on {theirs['host']} since {theirs['since']}" if theirs else "a process"
+    if theirs and not _is_stale(theirs, mine):
+        who = f"process {theirs['pid']} on {theirs['host']} since {theirs['since']}"
         raise StorageError(
             f"Expected a run folder that no other run is writing to, got {path.parent}, where {who} is at work. Wait "
             f"for it, or choose another folder with output_dir=... If that process is no more, remove {path}."
         )
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    os.rename(path, aside)
-    taken = _read(aside)
-    if taken != theirs:  # another run was faster, and this is its lock
-        with suppress(OSError):
-            os.link(aside, path)
-    aside.unlink()
-    if taken != theirs or not _create(path, mine):
+    if not _replace(path, theirs, mine):
         raise StorageError(
             f"Expected to take over the run folder {path.parent}, got another run that does so. Wait for it, or "
             "choose another folder with output_dir=..."
         )
-    logger.warning("The run of process %s in %s was cut off; this one takes over.", theirs.get("pid"), path.parent)
+    logger.warning("The run of process %s in %s was cut off; this one takes over.", theirs.get("pid", "?"), path.parent)
+
+
+def _replace(path: Path, theirs: dict[str, Any], mine: dict[str, Any]) -> bool:
+    aside = _aside(path)
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return False
+    taken = _read(aside)
+    if taken and taken != theirs:  # another run was faster, and this is its lock
+        _create(path, taken)
+    aside.unlink()
+    return taken == theirs and _create(path, mine)
 
 
 def _is_stale(theirs: dict[str, Any], mine: dict[str, Any]) -> bool:
@@ -99,13 +128,6 @@ def _is_stale(theirs: dict[str, Any], mine: dict[str, Any]) -> bool:
     if theirs["slurm_job"] is not None and theirs["slurm_job"] == mine["slurm_job"]:
         return theirs["slurm_restart"] != mine["slurm_restart"] or _is_gone(theirs, mine)
     return _is_gone(theirs, mine)
-
-
-def _age_s(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _is_gone(theirs: dict[str, Any], mine: dict[str, Any]) -> bool:
@@ -129,7 +151,7 @@ def _start_of(pid: int) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The record of a lock; empty where there is none, or it is being written."""
+    """The record of a lock; empty where there is none, or none that is whole."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,5 +1,6 @@
 """One run in one folder at a time."""
 
+import errno
 import json
 import logging
 import os
@@ -83,11 +84,81 @@ def test_a_requeued_job_takes_over_its_own_lock(folder, monkeypatch, restart, is
             pass
 
 
-def test_a_lock_that_is_being_written_is_respected(folder):
-    """Prevents the moment between making a lock and filling it from letting a second run in."""
-    folder.lock.touch()
-    with pytest.raises(StorageError, match="a process is at work"), locked(folder):
-        pass
-    os.utime(folder.lock, (0, 0))  # its writer was killed long ago
+@pytest.fixture(params=["links", "no links"])
+def file_system(request, monkeypatch):
+    """Some file systems have no links: exFAT, and some that several machines share."""
+    if request.param == "no links":
+
+        def link(*_):
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+        monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.usefixtures("file_system")
+@pytest.mark.parametrize("content", ["", '{"host": "here", "pi'])
+def test_a_lock_that_is_not_whole_is_taken_over_at_once(folder, content):
+    """Prevents a run that was killed as it wrote its lock from keeping out every restart."""
+    folder.lock.write_text(content)
     with locked(folder):
+        assert json.loads(folder.lock.read_text("utf-8"))["pid"] == os.getpid()
+    assert not folder.root.exists()
+
+
+def test_a_kill_leaves_no_half_lock(folder, monkeypatch):
+    """Prevents a lock that says nothing of who holds it."""
+
+    def killed(*_, **__):
+        assert not folder.lock.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(json, "dump", killed)
+    with pytest.raises(KeyboardInterrupt), locked(folder):
+        pass
+    assert not folder.lock.exists()
+
+
+def test_without_links_a_lock_that_was_taken_while_empty_is_not_held(folder, monkeypatch):
+    """Prevents two runs at once where one took the other's lock over in the moment that it was empty."""
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EOPNOTSUPP, "no links")))
+    dump = json.dump
+
+    def taken_over(record, file):
+        if file.name == str(folder.lock):
+            folder.lock.unlink()
+            leave_lock(folder, host="elsewhere")
+        dump(record, file)
+
+    monkeypatch.setattr(json, "dump", taken_over)
+    with pytest.raises(StorageError, match="on elsewhere"), locked(folder):
+        pass
+    assert json.loads(folder.lock.read_text("utf-8"))["host"] == "elsewhere"
+
+
+@pytest.mark.usefixtures("file_system")
+def test_who_is_second_in_a_take_over_leaves_the_lock_of_the_first(folder, monkeypatch):
+    """Prevents the first from running on without a lock, and a third run from joining it."""
+    leave_lock(folder)
+    rename = os.rename
+
+    def late(source, target):
+        leave_lock(folder, pid=os.getpid(), host="elsewhere")  # the first took over a moment before
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    with pytest.raises(StorageError, match="another run that does so"), locked(folder):
+        pass
+    assert json.loads(folder.lock.read_text("utf-8"))["host"] == "elsewhere"
+    assert os.listdir(folder.root) == [folder.lock.name]
+
+
+def test_a_stale_lock_that_another_run_moved_is_no_traceback(folder, monkeypatch):
+    """Prevents the slower of two restarts from ending in a traceback of a missing file."""
+    leave_lock(folder)
+
+    def gone(*_):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(os, "rename", gone)
+    with pytest.raises(StorageError, match="another run that does so"), locked(folder):
         pass
