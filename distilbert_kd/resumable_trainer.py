@@ -90,7 +90,9 @@ class ResumableTrainer(Trainer):
             self._check_space(Path(str(self.args.output_dir)))  # before the work, not after the first epoch
         self._step_flags = StepFlags(self.accelerator)
         self._saved_step, self._is_save_due, self._is_stop_due = -1, False, False
-        return super()._inner_training_loop(*args, **kwargs)
+        output = super()._inner_training_loop(*args, **kwargs)
+        self._heed(self._step_flags.flush())
+        return output
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """As Trainer; the best checkpoint is looked for beside the one that is gone on from."""
@@ -154,7 +156,9 @@ class ResumableTrainer(Trainer):
         assert self._step_flags is not None
         # Under fp16 an infinite gradient is the scaler's way to find its scale: that step is skipped.
         norm = None if self.accelerator.scaler is not None else grad_norm
-        flags = self._step_flags.exchange(self.state.global_step, self.is_stop_wanted(), norm)
+        self._heed(self._step_flags.exchange(self.state.global_step, self.is_stop_wanted(), norm))
+
+    def _heed(self, flags: Flags | None) -> None:
         if flags is None:
             return
         if flags.is_broken:
@@ -183,6 +187,8 @@ class ResumableTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As Trainer; then, when every process is done, the main one commits, and only then removes old ones."""
+        if self._step_flags is not None:
+            self._heed(self._step_flags.flush())  # no weights of NaN in a checkpoint
         folder = Path(self._get_output_dir(trial))
         place = folder / f"checkpoint-{self.state.global_step}"
         num_bytes = self._check_space(folder)

@@ -71,10 +71,16 @@ class StepFlags:
         if flags.device.type != "cuda":
             return _flags(step, flags, 0)
         before, self._pending = self._pending, _on_its_way(step, flags)
-        if before is None:
-            return None
-        before[2].synchronize()
-        return _flags(before[0], before[1], step - before[0])
+        return _arrived(before, step)
+
+    def flush(self) -> Flags | None:
+        """The flags of the last step, if they were not read yet: before a save, and at the end. Waits for the device.
+
+        Returns:
+            None where all were read.
+        """
+        pending, self._pending = self._pending, None
+        return None if pending is None else _arrived(pending, pending[0])
 
 
 def _on_its_way(step: int, flags: Tensor) -> "tuple[int, Tensor, torch.cuda.Event]":
@@ -83,6 +89,13 @@ def _on_its_way(step: int, flags: Tensor) -> "tuple[int, Tensor, torch.cuda.Even
     event = torch.cuda.Event()
     event.record()
     return step, host, event
+
+
+def _arrived(pending: "tuple[int, Tensor, torch.cuda.Event] | None", step: int) -> Flags | None:
+    if pending is None:
+        return None
+    pending[2].synchronize()
+    return _flags(pending[0], pending[1], step - pending[0])
 
 
 def _flags(step: int, flags: Tensor, lag: int) -> Flags:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+from accelerate.utils import gather_object
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from distilbert_kd.deep_terms import Term
-from distilbert_kd.errors import RecipeError
+from distilbert_kd.errors import RecipeError, StoppedError
 from distilbert_kd.evaluation import evaluate_logits
 from distilbert_kd.interrupts import stopping_on_signals
 from distilbert_kd.length_grouping import row_lengths
@@ -39,6 +40,7 @@ __all__ = [
     "Trained",
     "attention_as",
     "logits_of",
+    "obeying_signals",
     "run_training",
     "save_model_folder",
     "take_back",
@@ -133,13 +135,14 @@ def train_model(
             trainer.add_callback(ProgressLines(what))
         logger.info("%s: training on %d rows, %s parameters", what, len(train_rows), f"{model.num_parameters():,}")
         start = time.perf_counter()
-        with (
-            storage_errors(Path(str(arguments.output_dir))),
-            attention_as(attn_implementation, trained, *([] if teacher is None else [teacher])),
-        ):
-            run_training(trainer, what, continuation)
-        seconds = time.perf_counter() - start
-        save_model_folder(trainer, folder, continuation, seconds)
+        with obeying_signals(trainer, folder, continuation):
+            with (
+                storage_errors(Path(str(arguments.output_dir))),
+                attention_as(attn_implementation, trained, *([] if teacher is None else [teacher])),
+            ):
+                run_training(trainer, what, continuation)
+            seconds = time.perf_counter() - start
+            save_model_folder(trainer, folder, continuation, seconds)
     if trained is model:
         take_back(trainer, model)
     else:
@@ -197,13 +200,42 @@ def logits_of(predictions: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
     return predictions[0] if isinstance(predictions, tuple) else predictions
 
 
+@contextmanager
+def obeying_signals(trainer: ResumableTrainer, folder: Path, continuation: Continuation | None) -> Iterator[None]:
+    """Within it, a training is trained and its model saved, and SIGINT and SIGTERM let both end well.
+
+    In the training a signal is obeyed after the step. One that comes later, in the last evaluation, the last
+    checkpoint or while the model is written, is obeyed at the end, by all processes.
+
+    Args:
+        trainer: that is ready.
+        folder: for the model.
+        continuation: None for a training that ends as Python does on signals.
+
+    Raises:
+        StoppedError: a signal told it to stop; all is saved.
+    """
+    if continuation is None:
+        yield
+        return
+    with stopping_on_signals() as is_stop_wanted:
+        trainer.is_stop_wanted = is_stop_wanted
+        yield
+        is_told = any(gather_object([is_stop_wanted()]))
+    if is_told:
+        raise StoppedError(
+            f"Told to stop after the last step of {trainer.state.max_steps}. The model is done and saved in {folder}. "
+            "Start the same command again to go on from there."
+        )
+
+
 def run_training(trainer: ResumableTrainer, what: str, continuation: Continuation | None) -> None:
-    """Trains; with a continuation, from its checkpoint on, and until a signal says to stop.
+    """Trains; with a continuation, from its checkpoint on.
 
     Args:
         trainer: that is ready.
         what: is trained, for progress.
-        continuation: None for a training that starts anew and ends as Python does on signals.
+        continuation: None for a training that starts anew.
 
     Raises:
         StoppedError: a signal told it to stop; all is saved.
@@ -215,9 +247,7 @@ def run_training(trainer: ResumableTrainer, what: str, continuation: Continuatio
     checkpoint = trainer.checked = continuation.checkpoint
     if checkpoint is not None:
         logger.info("%s: going on from %s", what, checkpoint)
-    with stopping_on_signals() as is_stop_wanted:
-        trainer.is_stop_wanted = is_stop_wanted
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
 def save_model_folder(

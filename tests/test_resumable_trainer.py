@@ -12,7 +12,8 @@ from distilbert_kd import DistillationTrainer, resumable_trainer
 from distilbert_kd.checkpoints import newest_whole, read_commit
 from distilbert_kd.errors import DivergedError, StoppedError, StorageError
 from distilbert_kd.resuming import Continuation
-from distilbert_kd.training import run_training
+from distilbert_kd.step_flags import StepFlags
+from distilbert_kd.training import obeying_signals, run_training, save_model_folder
 from tests.tiny import tiny_bert
 from tests.training_rows import arguments, collator, flat_weights, pair_rows, quiet
 
@@ -74,6 +75,27 @@ class TestStop:
             trainer.train()
         assert read_commit(tmp_path / "checkpoint-1")["is_resumable"]
         assert (tmp_path / "checkpoint-1" / "optimizer.pt").is_file()
+
+    @pytest.mark.parametrize("moment", ["on_evaluate", "on_save", "on_train_end"])
+    def test_a_signal_after_the_last_step_is_obeyed_when_the_model_is_saved(self, tmp_path, moment):
+        """Prevents a preempted job from going on as if untold, because the signal came in the last evaluation."""
+
+        def tell(args, state, control, **kwargs):
+            if state.global_step == 6:
+                signal.raise_signal(signal.SIGTERM)
+
+        callback = TrainerCallback()
+        setattr(callback, moment, tell)
+        trainer = make(tmp_path / "checkpoints", save_strategy="epoch", callbacks=[callback])
+        continuation, folder = Continuation({}), tmp_path / "student"
+        with (
+            pytest.raises(StoppedError, match=r"the last step of 6.*saved in .*student\. Start the same") as error,
+            obeying_signals(trainer, folder, continuation),
+        ):
+            run_training(trainer, "student", continuation)
+            save_model_folder(trainer, folder, continuation)
+        assert error.value.exit_code == 75
+        assert (folder / "model.safetensors").is_file()
 
 
 class TestResume:
@@ -215,6 +237,23 @@ class TestNonFinite:
         with pytest.raises(DivergedError, match="NaN or infinity in the gradient at step 2"):
             trainer.train()
         assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+    @pytest.mark.parametrize("strategy", ["no", "epoch"])
+    def test_flags_that_come_late_are_read_before_a_save_and_at_the_end(self, tmp_path, monkeypatch, strategy):
+        """Prevents weights of NaN as the finished model: on CUDA, the last step's flag is read by no further step."""
+        late = []
+
+        def exchange(flags, step, *args):
+            late.append(on_time(flags, step, *args))
+            return late.pop(0) if len(late) > 1 else None
+
+        on_time = StepFlags.exchange
+        monkeypatch.setattr(StepFlags, "exchange", exchange)
+        monkeypatch.setattr(StepFlags, "flush", lambda flags: late.pop() if late else None)
+        trainer = make(tmp_path, save_strategy=strategy, logging_steps=1000, eval_strategy="no", callbacks=[Poison(6)])
+        with pytest.raises(DivergedError, match="NaN or infinity in the gradient at step 6"):
+            trainer.train()
+        assert not (tmp_path / "checkpoint-6").exists()
 
     def test_a_search_goes_on(self, tmp_path):
         """Prevents one bad trial of a hyperparameter search from ending all."""

@@ -32,7 +32,7 @@ from distilbert_kd.storage import storage_errors, write_text
 from distilbert_kd.student.build import build_student, freeze_embeddings
 from distilbert_kd.task_rows import max_length_of, tokenizer_for
 from distilbert_kd.teacher import hub_commit, load_tokenizer
-from distilbert_kd.training import run_training, save_model_folder, take_back
+from distilbert_kd.training import obeying_signals, run_training, save_model_folder, take_back
 from distilbert_kd.weights import weights_sha256
 
 
@@ -159,9 +159,10 @@ def _train(
     start = time.perf_counter()
     checkpoint = newest_checkpoint(folder.checkpoints / "student", progress.identity, allow_changed)
     continuation = Continuation(progress.identity, checkpoint, keep)
-    with storage_errors(folder.checkpoints):
-        run_training(trainer, "student", continuation)
-    save_model_folder(trainer, folder.student, continuation, time.perf_counter() - start)
+    with obeying_signals(trainer, folder.student, continuation):
+        with storage_errors(folder.checkpoints):
+            run_training(trainer, "student", continuation)
+        save_model_folder(trainer, folder.student, continuation, time.perf_counter() - start)
     take_back(trainer, student)
     first_step = None if checkpoint is None else int(checkpoint.name.split("-")[1])
     return trainer.state.log_history, first_step
