@@ -27,6 +27,7 @@ __all__ = [
     "commit_of_tag",
     "hub_errors",
     "is_on_hub",
+    "is_private",
     "prepare_repository",
 ]
 
@@ -82,14 +83,14 @@ def check_account(target: HubTarget, api: HfApi | None = None) -> None:
     role = ((account.get("auth") or {}).get("accessToken") or {}).get("role")
     if role == "read":
         raise HubError(f"Expected a token that may write, got a read-only one of {account['name']}. {_GET_TOKEN}")
-    is_private = _is_private(api, target)
-    if is_private is None:
+    is_hidden = is_private(api, target)
+    if is_hidden is None:
         _refuse_foreign_owner(target, account)
         return
     if not target.create_pr:  # which whoever can read may open
         with hub_errors(f"to be allowed to write to {target.repo} as {account['name']}", _GET_TOKEN):
             api.auth_check(target.repo, write=True)
-    if target.private and not is_private:
+    if target.private and not is_hidden:
         raise HubError(
             f"Expected {target.repo} to be private, as asked, got a public repository that exists already. Nothing "
             "was sent. Make it private in its settings, choose another name, or leave out private."
@@ -106,7 +107,7 @@ def check_tag_is_free(target: HubTarget) -> None:
         HubError: the repository has the tag.
     """
     api = HfApi()
-    if target.tag is None or _is_private(api, target) is None:
+    if target.tag is None or is_private(api, target) is None:
         return
     if commit_of_tag(target, api) is not None:
         raise HubError(
@@ -158,7 +159,7 @@ def prepare_repository(target: HubTarget, api: HfApi | None = None) -> None:
         HubError: the Hub refuses.
     """
     api = api or HfApi()
-    if _is_private(api, target) is None:
+    if is_private(api, target) is None:
         with hub_errors(f"to make the repository {target.repo}", _GET_TOKEN):
             api.create_repo(target.repo, private=target.private, exist_ok=True)
             api.auth_check(target.repo, write=True)
@@ -174,6 +175,26 @@ def is_on_hub(api: HfApi, repo: str) -> bool:
         return api.repo_exists(repo)
 
 
+def is_private(api: HfApi, target: HubTarget) -> bool | None:
+    """Whether the student's repository is private.
+
+    Args:
+        api: the client.
+        target: where to push.
+
+    Returns:
+        Whether it is; None if there is none that this account sees.
+
+    Raises:
+        HubError: the Hub can't be asked.
+    """
+    with hub_errors(f"to look at {target.repo}"):
+        try:
+            return bool(api.model_info(target.repo).private)
+        except RepositoryNotFoundError:
+            return None
+
+
 def _whoami(api: HfApi) -> dict[str, Any]:
     with hub_errors(f"to reach {constants.ENDPOINT}", "Check the connection, and try again."):
         try:
@@ -186,15 +207,6 @@ def _whoami(api: HfApi) -> dict[str, Any]:
             raise HubError(
                 f"Expected a token that {constants.ENDPOINT} knows, got one that it refuses. {_GET_TOKEN}"
             ) from error
-
-
-def _is_private(api: HfApi, target: HubTarget) -> bool | None:
-    """Whether the repository is private; None if there is none that this account sees."""
-    with hub_errors(f"to look at {target.repo}"):
-        try:
-            return bool(api.model_info(target.repo).private)
-        except RepositoryNotFoundError:
-            return None
 
 
 def _refuse_foreign_owner(target: HubTarget, account: Mapping[str, Any]) -> None:

@@ -104,7 +104,7 @@ def check_before_training(recipe: Mapping[str, Any], target: HubTarget) -> None:
     check_account(target)
     check_tag_is_free(target)
     check_card(planned_card(recipe, target))
-    prepare_repository(target)
+    _prepare(target, HfApi())
     logger.info("push: %s can be written", target.repo)
 
 
@@ -199,12 +199,10 @@ def push_results(run: Path, target: HubTarget, results: Mapping[str, Any]) -> No
 def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
     api = HfApi()
     check_account(target, api)
-    if target.space:
-        check_space(target, api)
     facts = RunFacts.read(folder).known_to(lambda name: is_on_hub(api, name))
     published = build_published(folder, facts, target)
     space = build_space(folder, facts, target) if target.space else None
-    prepare_repository(target, api)
+    _prepare(target, api)
     before = None if target.create_pr else _head(api, target)
     num_bytes = sum(published.sizes.values())
     logger.info("push: %d files, %.1f MB, to %s", len(published.sizes), num_bytes / 1e6, target.repo)
@@ -218,6 +216,15 @@ def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
     checked = _check(folder, facts, target, revision, commit) if has_check else None
     address = push_space(space, target, api) if space else None
     return Pushed(info.pr_url or info.commit_url, revision, commit, is_new, checked, address)
+
+
+def _prepare(target: HubTarget, api: HfApi) -> None:
+    """Makes the repository. Its owner's default may make it private, so its Space is looked at again then."""
+    if target.space:
+        check_space(target, api)
+    prepare_repository(target, api)
+    if target.space:
+        check_space(target, api)
 
 
 def _head(api: HfApi, target: HubTarget) -> str | None:

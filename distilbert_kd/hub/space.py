@@ -14,7 +14,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, SpaceCard, SpaceCardData,
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from distilbert_kd.errors import HubError
-from distilbert_kd.hub.account import hub_errors
+from distilbert_kd.hub.account import hub_errors, is_private
 from distilbert_kd.hub.card import has_pairs
 from distilbert_kd.hub.facts import RunFacts
 from distilbert_kd.hub.published import PublishedFolder, make_empty, published_of
@@ -71,17 +71,17 @@ def check_space(target: HubTarget, api: HfApi) -> bool:
         Whether it is.
 
     Raises:
-        HubError: a private push would be shown on a public Space, or the Hub can't be asked.
+        HubError: a private student would be shown on a public Space, or the Hub can't be asked.
     """
     with hub_errors(f"to look at the Space {target.repo}"):
         try:
-            is_private = api.space_info(target.repo).private
+            is_public = not api.space_info(target.repo).private
         except RepositoryNotFoundError:
             return False
-    if target.private and not is_private:
+    if is_public and _is_for_few(target, api):
         raise HubError(
-            f"Expected the Space {target.repo} to be private, as asked, got a public one that exists already. Nothing "
-            "was sent. Make it private in its settings, or leave out space."
+            f"Expected the Space {target.repo} to be private, as the student is, got a public one that is there. "
+            "Nothing was sent. Make it private in its settings, or leave out space."
         )
     return True
 
@@ -102,10 +102,16 @@ def push_space(published: PublishedFolder, target: HubTarget, api: HfApi) -> str
     """
     with hub_errors(f"to upload the Space {target.repo}; the student was pushed"):
         if not check_space(target, api):
-            api.create_repo(target.repo, repo_type="space", space_sdk="gradio", private=target.private, exist_ok=True)
+            private = True if _is_for_few(target, api) else target.private
+            api.create_repo(target.repo, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         operations = [CommitOperationAdd(name, published.root / name) for name in published.sizes]
         api.create_commit(target.repo, operations, commit_message="Add the page to try it", repo_type="space")
     return f"{constants.ENDPOINT}/spaces/{target.repo}"
+
+
+def _is_for_few(target: HubTarget, api: HfApi) -> bool:
+    """Whether the student is private: as asked, or because its repository is, whatever is asked."""
+    return bool(target.private or is_private(api, target))
 
 
 def _settings(facts: RunFacts, target: HubTarget) -> dict[str, Any]:

@@ -45,6 +45,13 @@ class TestBeforeTraining:
         assert answer.exit_code == 1 and "Expected the tag v1 of ada/tiny to be free" in answer.stderr
         assert self.ask(client, "'ada/tiny', tag='v2'").exit_code == 0
 
+    def test_public_space_of_a_private_student(self, client, hub):
+        """It would be found after the training; the page of a private student may not be public."""
+        hub.create("spaces/ada/tiny")
+        answer = self.ask(client, "'ada/tiny', private=True, space=True")
+        assert answer.exit_code == 1 and "Expected the Space ada/tiny to be private" in answer.stderr
+        assert "ada/tiny" not in hub.repositories
+
     def test_metadata_that_the_hub_refuses(self, client, hub):
         """A licence that the Hub does not know."""
         answer = self.ask(client, "'ada/tiny', license='wtf'")

@@ -100,6 +100,23 @@ def test_private_push_makes_a_private_space(client, hub, run):
     assert hub.repositories["spaces/ada/tiny"].is_private
 
 
+@pytest.mark.parametrize("options", [[], ["--public"]])
+def test_space_of_a_private_student_is_private(client, hub, run, options):
+    """The second push does not say --private again: its page would show the student to everyone."""
+    assert push(client, run, "--private").exit_code == 0
+    assert push(client, run, "--space", *options).exit_code == 0
+    assert hub.repositories["spaces/ada/tiny"].is_private
+
+
+def test_public_space_of_a_private_student_is_refused(client, hub, run):
+    """As above, with a Space that is there already."""
+    hub.create("ada/tiny", is_private=True)
+    hub.create("spaces/ada/tiny")
+    answer = push(client, run, "--space")
+    assert answer.exit_code == 5 and "Expected the Space ada/tiny to be private, as the student is" in answer.stderr
+    assert hub.repositories["ada/tiny"].messages == hub.repositories["spaces/ada/tiny"].messages == ["initial commit"]
+
+
 def test_twice_sends_nothing_again(client, hub, run):
     """An empty commit restarts the Space for nothing."""
     for _ in range(2):
