@@ -4,6 +4,7 @@ Nothing downstream would notice if they did not: logits of another shape broadca
 student to say the opposite, another vocabulary turns every text into a different one. The loss looks plausible.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ __all__ = [
     "output_layer",
     "output_order",
     "tokenizer_identity",
+    "tokenizer_sha256",
 ]
 
 _UNNAMED_LABEL = re.compile(r"label_\d+")
@@ -184,6 +186,11 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         if not name.endswith("_file") and name not in ("name_or_path", "tokenizer_class")
     }
     return identity | {"vocabulary": tokenizer.get_vocab(), "class": str(type(tokenizer)), "options": options}
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256, in hexadecimal, of all that decides the ids of a text, see `tokenizer_identity`."""
+    return hashlib.sha256(json.dumps(tokenizer_identity(tokenizer), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _vocabulary_difference(mine: dict[str, int], theirs: dict[str, int]) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainingArguments
 
+from distilbert_kd.compatibility import tokenizer_sha256
 from distilbert_kd.data.loading import load_task
 from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.deep_terms import DeepTerms
@@ -69,8 +70,8 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
     Args:
         recipe: what to do.
         show_bars: whether progress bars are drawn; without them progress is logged in lines.
-        allow_changed: keys of the recipe, sections, or "data", "teacher" and "num_processes", that may differ from
-            those of the run that is gone on with.
+        allow_changed: keys of the recipe, sections, or "data", "teacher", "tokenizer" and "num_processes", that may
+            differ from those of the run that is gone on with.
 
     Returns:
         The results, as written to `results.json`.
@@ -139,7 +140,12 @@ def _distil(
         if origin is not teacher:
             models_sha256.append(weights_sha256(origin.model))
         num_processes = PartialState().num_processes
-        identity = {"data": rows_sha256, "teacher": models_sha256, "num_processes": num_processes}
+        identity = {
+            "data": rows_sha256,
+            "teacher": models_sha256,
+            "tokenizer": [tokenizer_sha256(teacher.tokenizer), tokenizer_sha256(origin.tokenizer)],
+            "num_processes": num_processes,
+        }
         progress.take_identity({"recipe": flat_recipe(recipe.to_yaml()), **identity}, allow_changed)
 
         def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
@@ -215,6 +221,7 @@ def _distil(
             data,
             notes,
             layers,
+            recipe.student.init_from,
             models,
             latency_setting,
             seconds,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 from distilbert_kd import pipeline, recipe_parts
-from distilbert_kd.errors import DataError, DivergedError, RecipeError, StorageError, TeacherError
+from distilbert_kd.errors import DataError, DivergedError, RecipeError, StoppedError, StorageError, TeacherError
 from distilbert_kd.latency import measure_latency
 from distilbert_kd.recipe import Recipe, load_recipe
 from distilbert_kd.results import render_table
@@ -118,7 +118,7 @@ class TestRunFolder:
         assert results["schema_version"] == 1
         assert (results["name"], results["task"], results["metric"]) == ("tiny", "tiny", "accuracy_f1")
         assert results["data"]["rows"] == {"train": 64, "validation": 24}
-        assert results["student"] == {"layers": [0, 2]}
+        assert results["student"] == {"layers": [0, 2], "init_from": None}
         assert results["distillation"] == {"temperature": 2.0, "alpha": 0.5, "terms": {}}
         assert results["seed"] == 42
         assert set(results["seconds"]) == {"teacher", "distillation", "control", "total"}
@@ -475,7 +475,9 @@ class TestNothingIsLost:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(DistillationTrainer, "save_model", fail)
-        with pytest.raises(StorageError, match=r"run/checkpoints/teacher/checkpoint-\d+, got: the disk is full: [\d.]+ MB are needed"):
+        with pytest.raises(
+            StorageError, match=r"run/checkpoints/teacher/checkpoint-\d+, got: the disk is full: [\d.]+ MB are needed"
+        ):
             pipeline.run(recipe_with(recipe_file, tmp_path / "run"))
 
     def test_a_fault_of_memory_is_not_taken_for_another(self, recipe_file, tmp_path, monkeypatch):
@@ -486,3 +488,24 @@ class TestNothingIsLost:
         monkeypatch.setattr(DistillationTrainer, "train", fail)
         with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
             pipeline.run(recipe_with(recipe_file, tmp_path / "run"))
+
+
+def test_another_tokenizer_is_not_gone_on_with(tmp_path, monkeypatch):
+    """Prevents a student that read one half of its training with other token ids than the rest."""
+    base = save_tiny_base(tmp_path / "base")
+    recipe = load_recipe(write_recipe(tmp_path / "in", base), [f"output_dir={tmp_path / 'run'}", *HASTY])
+
+    def stop(*args, **kwargs):
+        raise StoppedError("told to")
+
+    monkeypatch.setattr(pipeline, "train_model", stop)
+    with pytest.raises(StoppedError):
+        pipeline.run(recipe)
+    tokenizer = base / "tokenizer.json"
+    content = json.loads(tokenizer.read_text("utf-8"))
+    content["normalizer"]["lowercase"] = not content["normalizer"]["lowercase"]
+    tokenizer.write_text(json.dumps(content), "utf-8")
+    with pytest.raises(StorageError, match="other values of tokenizer than.*--allow-changed tokenizer"):
+        pipeline.run(recipe)
+    with pytest.raises(StoppedError):
+        pipeline.run(recipe, allow_changed=["tokenizer"])

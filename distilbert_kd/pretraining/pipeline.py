@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
 
-from distilbert_kd.compatibility import check_same_tokenizer
+from distilbert_kd.compatibility import check_same_tokenizer, tokenizer_sha256
 from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.environment import describe_environment
 from distilbert_kd.errors import DataError, RecipeError, TeacherError
@@ -63,8 +63,8 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
     Args:
         recipe: what to do.
         show_bars: whether progress bars are drawn; without them progress is logged in lines.
-        allow_changed: keys of the recipe, sections, or "text", "teacher" and "num_processes", that may differ from
-            those of the run that is gone on with.
+        allow_changed: keys of the recipe, sections, or "text", "teacher", "tokenizer" and "num_processes", that may
+            differ from those of the run that is gone on with.
 
     Returns:
         The results, as written to `results.json`.
@@ -99,6 +99,7 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
                 "recipe": flat_recipe(yaml),
                 "text": text.key,
                 "teacher": [teacher_sha256, weights_sha256(student)],
+                "tokenizer": tokenizer_sha256(tokenizer),
                 "num_processes": PartialState().num_processes,
             },
             allow_changed,
