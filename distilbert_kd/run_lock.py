@@ -107,7 +107,9 @@ def _take_over(path: Path, mine: dict[str, Any]) -> None:
             f"Expected to take over the run folder {path.parent}, got another run that does so. Wait for it, or "
             "choose another folder with output_dir=..."
         )
-    logger.warning("The run of process %s in %s was cut off; this one takes over.", theirs.get("pid", "?"), path.parent)
+    logger.warning(
+        "The run of process %s in %s was cut off; this one takes over.", theirs.get("pid", "?"), path.parent
+    )
 
 
 def _replace(path: Path, theirs: dict[str, Any], mine: dict[str, Any]) -> bool:

@@ -40,6 +40,10 @@ _REASONS = {
     errno.EDQUOT: "the disk quota is used up",
     errno.ENOTDIR: "a file is in the way",
     errno.EEXIST: "a file is in the way",
+    errno.EISDIR: "a folder is in the way",
+    errno.ENOTEMPTY: "a folder is in the way",
+    errno.EIO: "the disk has an I/O error",
+    errno.ESTALE: "the shared file system has lost the file",
     errno.ENAMETOOLONG: "the name is too long",
     errno.EFBIG: "the file is larger than is allowed there",
 }
@@ -92,7 +96,7 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def storage_errors(path: Path, num_bytes: int = 0) -> Iterator[None]:
-    """Turns what the operating system and safetensors raise while something is written below `path` into one error.
+    """Turns faults of the disk, while something is written below `path`, into one error.
 
     Args:
         path: the file or folder, for the message.
@@ -102,13 +106,13 @@ def storage_errors(path: Path, num_bytes: int = 0) -> Iterator[None]:
         Nothing.
 
     Raises:
-        StorageError: it can't be written. An OSError of a library, which has no number, goes on as it is.
+        StorageError: it can't be written. An OSError of a library, a connection or a program goes on as it is.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno is None:
-            raise  # of a library, or a StorageError that says it already
+        if isinstance(error, OSError) and not (is_storage_fault(error) or _is_missing_below(path, error)):
+            raise  # no fault of the disk, or a StorageError that says it already
         reason = reason_of(error)
         if "No space left" in reason:  # as safetensors says it
             reason = _REASONS[errno.ENOSPC]
@@ -117,6 +121,12 @@ def storage_errors(path: Path, num_bytes: int = 0) -> Iterator[None]:
         raise StorageError(
             f"Expected to write {path}, got: {reason}. Make room there, or choose another place."
         ) from error
+
+
+def _is_missing_below(path: Path, error: OSError) -> bool:
+    """Whether the place itself was removed meanwhile; a library may miss files of its own."""
+    places = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return error.errno == errno.ENOENT and any(place.is_relative_to(path.parent) for place in places)
 
 
 def write_text(path: Path, text: str) -> None:

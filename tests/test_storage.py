@@ -4,6 +4,7 @@ import errno
 import os
 
 import pytest
+from safetensors import SafetensorError
 
 from distilbert_kd.errors import StorageError
 from distilbert_kd.storage import is_storage_fault, new_file, storage_errors, write_text
@@ -57,3 +58,39 @@ def test_an_error_of_a_library_is_let_through(tmp_path):
     assert raised.value is error
     assert not is_storage_fault(error)
     assert is_storage_fault(OSError(errno.EROFS, "Read-only file system"))
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EMFILE, errno.ECHILD, errno.ENOMEM, errno.ENOENT])
+def test_what_is_no_fault_of_the_disk_is_let_through(tmp_path, number):
+    # A whole training is inside: a lost connection would be taken for a full disk, and the disk be searched.
+    error = OSError(number, os.strerror(number), "/usr/lib/somewhere")
+    with pytest.raises(OSError, match=os.strerror(number)) as raised, storage_errors(tmp_path):
+        raise error
+    assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EIO, "the disk has an I/O error"),
+        (errno.ESTALE, "the shared file system has lost the file"),
+        (errno.EISDIR, "a folder is in the way"),
+    ],
+)
+def test_a_fault_of_the_disk_is_said_in_words(tmp_path, number, words):
+    # A traceback in the night says nothing of what to do.
+    with pytest.raises(StorageError, match=f"Expected to write {tmp_path}, got: {words}"), storage_errors(tmp_path):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_folder_that_was_removed_meanwhile_is_said(tmp_path):
+    # A cleaner of a scratch disk takes the run's folder away; a missing file of a library is none of it (above).
+    with pytest.raises(StorageError, match="got: No such file"):
+        write_text(tmp_path / "gone" / "a.json", "x")
+
+
+def test_a_fault_of_safetensors_is_said(tmp_path):
+    # It has an error of its own for a full disk, which is no OSError.
+    with pytest.raises(StorageError, match="got: the disk is full"), storage_errors(tmp_path):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
