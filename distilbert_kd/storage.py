@@ -42,7 +42,7 @@ _REASONS = {
     errno.EEXIST: "a file is in the way",
     errno.EISDIR: "a folder is in the way",
     errno.ENOTEMPTY: "a folder is in the way",
-    errno.EIO: "the disk has an I/O error",
+    errno.EIO: "the disk can't be read or written",
     errno.ESTALE: "the shared file system has lost the file",
     errno.ENAMETOOLONG: "the name is too long",
     errno.EFBIG: "the file is larger than is allowed there",

@@ -73,7 +73,7 @@ def test_what_is_no_fault_of_the_disk_is_let_through(tmp_path, number):
     ("number", "words"),
     [
         (errno.ENOSPC, "the disk is full"),
-        (errno.EIO, "the disk has an I/O error"),
+        (errno.EIO, "the disk can't be read or written"),
         (errno.ESTALE, "the shared file system has lost the file"),
         (errno.EISDIR, "a folder is in the way"),
     ],
