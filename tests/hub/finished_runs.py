@@ -9,6 +9,27 @@ import yaml
 from tests.tiny import tiny_bert, tiny_tokenizer
 
 
+#: Stands in every file of a run that may not be published.
+PRIVATE = "a-row-that-is-not-yours"
+#: Places of such files; the report's numbers and the history are read for the card, and stay all the same.
+_STAYS = (
+    "student/training_args.bin",
+    "student/optimizer.pt",
+    "student/notes.txt",
+    "student/.cache/x.json",
+    "checkpoints/student/model.safetensors",
+    "teacher/model.safetensors",
+    "control/model.safetensors",
+    "scored/validation.parquet",
+    "predictions/validation.jsonl",
+    "plots/scores.csv",
+    "onnx/rows.txt",
+    "results.md",
+    "report.html",
+    "report.md",
+    "logs/events",
+    "run.log",
+)
 RECIPE = {
     "name": "tiny",
     "output_dir": "/home/someone/runs/tiny",
@@ -88,9 +109,11 @@ def write_run(folder: Path, recipe: dict[str, Any] = RECIPE, **changes: Any) -> 
         "data": {"source": "files", "sha256": {}},
         "teacher": {"model": recipe["teacher"]["model"], "commit": None, "weights_sha256": "ab" * 32},
     }
+    environment["note"] = PRIVATE
     environment |= changes.pop("environment", {})
-    history = {"student": [{"loss": 0.5, "step": 10}, {"train_loss": 0.4, "step": 150}]}
+    history = {"student": [{"loss": 0.5, "step": 10}, {"train_loss": 0.4, "step": 150}], "note": PRIVATE}
     records = {"results": {**results_of(recipe), **changes}, "environment": environment, "history": history}
+    records["report"] = {"note": PRIVATE}
     for name, record in records.items():
         (folder / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
@@ -98,12 +121,8 @@ def write_run(folder: Path, recipe: dict[str, Any] = RECIPE, **changes: Any) -> 
     student = tiny_bert(2, id2label=labels, label2id={label: place for place, label in labels.items()})
     student.save_pretrained(folder / "student")
     tiny_tokenizer(folder / "student")
-    for private in ("student/training_args.bin", "student/optimizer.pt", "student/notes.txt", "student/.cache/x.json"):
-        (folder / private).parent.mkdir(exist_ok=True)
-        (folder / private).write_bytes(b"\x80\x04")
-    for private in ("checkpoints/student/model.safetensors", "teacher/model.safetensors", "logs/events", "run.log"):
+    for private in _STAYS:
         (folder / private).parent.mkdir(parents=True, exist_ok=True)
-        (folder / private).write_bytes(b"never")
-    (folder / "plots").mkdir()
+        (folder / private).write_text(PRIVATE)
     (folder / "plots/scores.png").write_bytes(b"\x89PNG")
     return folder

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.hub.client import ROOT, hub_environment, push
-from tests.hub.finished_runs import RECIPE, write_run
+from tests.hub.finished_runs import PRIVATE, RECIPE, write_run
 
 
 PUBLISHED = {
@@ -63,6 +63,15 @@ class TestPush:
         for name, blob in tree.items():
             assert b"someone" not in blob.content and str(run).encode() not in blob.content, name
         assert b"train.jsonl" in tree["recipe.yaml"].content
+
+    def test_nothing_private_is_published(self, client, hub, run):
+        """Scored rows, predictions and reports hold texts that may not be the user's to publish."""
+        private = [path for path in run.rglob("*") if path.is_file() and PRIVATE.encode() in path.read_bytes()]
+        assert len(private) == 19  # or there is nothing to find
+        assert push(client, run, "--space").exit_code == 0
+        for repository in hub.repositories.values():
+            sent = [blob.content for tree in repository.trees.values() for blob in tree.values()]
+            assert PRIVATE.encode() not in b"".join([*sent, *repository.objects.values()])
 
     def test_twice_sends_nothing_again(self, client, hub, run):
         """A second push must cost no upload and leave no empty commit."""

@@ -9,7 +9,7 @@ import yaml
 
 from distilbert_kd.hub.space import GRADIO_VERSION
 from tests.hub.client import ROOT, push
-from tests.hub.finished_runs import RECIPE, write_run
+from tests.hub.finished_runs import PRIVATE, RECIPE, write_run
 
 
 SPACE = {".gitattributes", "README.md", "app.py", "page.json", "requirements.txt"}
@@ -73,6 +73,7 @@ def test_nothing_of_the_run_but_its_names(client, hub, run):
     assert push(client, run, "--space").exit_code == 0
     for name, content in tree_of(hub, "spaces/ada/tiny").items():
         assert b"someone" not in content and str(run).encode() not in content, name
+        assert PRIVATE.encode() not in content, name
     assert "rows" not in json.loads((run / "space/page.json").read_text())
 
 
