@@ -153,8 +153,14 @@ def test_torchrun_options_exist():
             assert set(re.findall(r"(?<=\s)--[a-z-]+", text)) <= known
 
 
-@pytest.mark.parametrize(("code", "is_requeued"), [(75, True), (0, False), (2, False), (143, False)])
-def test_slurm_requeues_what_was_interrupted(tmp_path, code, is_requeued):
+@pytest.mark.parametrize(
+    ("code", "num_restarts", "is_requeued"),
+    [
+        *((75, None, True), (143, None, True), (75, 49, True), (75, 50, False), (143, 50, False)),
+        *((0, None, False), (2, None, False), (137, None, False)),
+    ],
+)
+def test_slurm_requeues_what_was_interrupted(tmp_path, code, num_restarts, is_requeued):
     """A preempted run that isn't queued again is lost for the night; one with a wrong recipe would run for ever."""
     stand_in(tmp_path, "scontrol", f'[ "$1" = show ] && echo node7 && exit; echo "$*" > {tmp_path}/requeued')
     stand_in(
@@ -162,15 +168,25 @@ def test_slurm_requeues_what_was_interrupted(tmp_path, code, is_requeued):
         "srun",
         'while [ "${1#--}" != "$1" ]; do shift; done; SLURM_PROCID=3 SLURM_LOCALID=1 SLURM_NTASKS=4 exec "$@"',
     )
-    stand_in(tmp_path, "python", f'echo "$RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR:$MASTER_PORT $*"; exit {code}')
+    stand_in(
+        tmp_path,
+        "python",
+        f'echo "$RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR:$MASTER_PORT $SRUN_CPUS_PER_TASK $*"; exit {code}',
+    )
     done = subprocess.run(
         ["bash", FOLDER / "launch" / "slurm.sbatch", "recipe.yaml", "seed=1"],
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "42", "SLURM_JOB_NODELIST": "node[7-8]"},
+        env={
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_JOB_ID": "42",
+            "SLURM_JOB_NODELIST": "node[7-8]",
+            "SLURM_CPUS_PER_TASK": "8",
+            **({} if num_restarts is None else {"SLURM_RESTART_COUNT": str(num_restarts)}),
+        },
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout.strip() == "3 1 4 node7:29400 -m distilbert_kd run recipe.yaml seed=1"
+    assert done.stdout.strip() == "3 1 4 node7:29400 8 -m distilbert_kd run recipe.yaml seed=1"
     assert done.returncode == code
     requeued = tmp_path / "requeued"
     assert (requeued.read_text("utf-8").strip() if requeued.exists() else None) == (
