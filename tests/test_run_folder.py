@@ -106,7 +106,7 @@ def test_create_names_a_file_in_the_way(tmp_path, below):
         (errno.EACCES, "no permission"),
         (errno.EROFS, "read-only"),
         (errno.ENOSPC, "the disk is full"),
-        (errno.EIO, "I/O error"),
+        (errno.EIO, "the disk can.t be read or written"),
     ],
 )
 def test_create_says_why_a_folder_cannot_be_written(tmp_path, monkeypatch, number, reason):
