@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from distilbert_kd.errors import HubError
 from distilbert_kd.hub.card import make_card
@@ -17,7 +17,7 @@ from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.storage import storage_errors, write_text
 
 
-__all__ = ["PublishedFolder", "build_published", "make_empty", "published_of"]
+__all__ = ["PublishedFolder", "build_published", "make_empty", "may_go_out", "published_of"]
 
 #: Of the student's folder: config, weights as safetensors, tokenizer files. Never a pickle.
 _OF_STUDENT = (
@@ -102,6 +102,20 @@ def make_empty(root: Path) -> None:
         if root.is_dir():
             shutil.rmtree(root)
         root.mkdir()
+
+
+def may_go_out(name: str) -> bool:
+    """Whether a file of a run may be published.
+
+    Args:
+        name: its place in the repository.
+
+    Returns:
+        Whether it is on the list; what is written for the repository itself is not.
+    """
+    place = PurePosixPath(name)
+    patterns = (pattern for pattern in (*_OF_STUDENT, *_OF_RUN) if pattern.count("/") == name.count("/"))
+    return any(place.match(pattern) for pattern in patterns)
 
 
 def published_of(root: Path) -> PublishedFolder:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
 from distilbert_kd.errors import HubError
 from distilbert_kd.hub.account import (
@@ -26,6 +26,7 @@ from distilbert_kd.hub.card import planned_card
 from distilbert_kd.hub.facts import RunFacts
 from distilbert_kd.hub.load_back import load_back
 from distilbert_kd.hub.published import PublishedFolder, build_published
+from distilbert_kd.hub.remote import check_tag, files_on_hub, stale_files
 from distilbert_kd.hub.space import build_space, check_space, push_space
 from distilbert_kd.hub.target import HubTarget
 from distilbert_kd.run_folder import RunFolder
@@ -58,6 +59,7 @@ class Pushed:
         is_new: Whether anything had changed since the last push.
         checked: One line on what came back, or None if that was not asked for.
         space: Where the page to try it is, or None if that was not asked for.
+        taken_out: Files of an earlier student that are no longer there.
     """
 
     url: str
@@ -66,12 +68,14 @@ class Pushed:
     is_new: bool
     checked: str | None
     space: str | None = None
+    taken_out: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """What a user is told at the end."""
         first = f"Pushed: {self.url}" if self.is_new else f"Nothing had changed, nothing was sent: {self.url}"
+        out = f"Taken out, as of an earlier student: {', '.join(self.taken_out)}" if self.taken_out else None
         space = f"The page to try it: {self.space}" if self.space else None
-        return "\n".join(filter(None, [first, self.checked, space]))
+        return "\n".join(filter(None, [first, out, self.checked, space]))
 
 
 def target_of(run: Path, options: Mapping[str, Any]) -> HubTarget:
@@ -203,11 +207,13 @@ def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
     published = build_published(folder, facts, target)
     space = build_space(folder, facts, target) if target.space else None
     _prepare(target, api)
-    before = None if target.create_pr else _head(api, target)
+    before, files = _head(api, target), files_on_hub(api, target)
+    check_tag(api, target, before, files, published)
+    stale = stale_files(files, published)
     num_bytes = sum(published.sizes.values())
     logger.info("push: %d files, %.1f MB, to %s", len(published.sizes), num_bytes / 1e6, target.repo)
     with hub_errors(f"to upload the student to {target.repo}"):
-        info = _commit(api, published, target, facts)
+        info = _commit(api, published, stale, target, facts)
     revision = info.pr_revision or target.tag or target.revision or constants.DEFAULT_REVISION
     commit = info.oid
     is_new = commit != before
@@ -215,7 +221,7 @@ def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
         _tag(api, target, commit)
     checked = _check(folder, facts, target, revision, commit) if has_check else None
     address = push_space(space, target, api) if space else None
-    return Pushed(info.pr_url or info.commit_url, revision, commit, is_new, checked, address)
+    return Pushed(info.pr_url or info.commit_url, revision, commit, is_new, checked, address, tuple(stale))
 
 
 def _prepare(target: HubTarget, api: HfApi) -> None:
@@ -232,13 +238,16 @@ def _head(api: HfApi, target: HubTarget) -> str | None:
         return api.model_info(target.repo, revision=target.revision).sha
 
 
-def _commit(api: HfApi, published: PublishedFolder, target: HubTarget, facts: RunFacts) -> CommitInfo:
+def _commit(
+    api: HfApi, published: PublishedFolder, stale: Sequence[str], target: HubTarget, facts: RunFacts
+) -> CommitInfo:
     """One commit, whatever the size: `upload_folder` may split a folder, and a half-sent model would be public."""
     layers, task = len(facts.results["student"]["layers"]), facts.results["task"]
-    operations = [CommitOperationAdd(name, published.root / name) for name in published.sizes]
+    additions = [CommitOperationAdd(name, published.root / name) for name in published.sizes]
+    deletions = [CommitOperationDelete(name, is_folder=False) for name in stale]
     return api.create_commit(
         target.repo,
-        operations,
+        [*additions, *deletions],
         commit_message=f"Add student of {layers} layers, distilled on {task}",
         commit_description=f"Run {facts.results['name']}, seed {facts.results['seed']}.",
         revision=target.revision,

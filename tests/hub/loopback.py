@@ -393,6 +393,9 @@ class _HubRequest(_Request):
                 if value["oid"] not in self.repository.objects:
                     raise _Refused(400, "", f"LFS pointer points to a file that does not exist: {value['path']}")
                 tree[value["path"]] = Blob(self.repository.objects[value["oid"]], True)
+            elif line["key"] == "deletedFile":
+                if tree.pop(value["path"], None) is None:
+                    raise _Refused(404, "EntryNotFound", f"{value['path']} does not exist")
             else:
                 raise _Refused(400, "", f"unknown operation {line['key']}")
         card = tree["README.md"].content.decode() if "README.md" in tree else None

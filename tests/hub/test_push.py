@@ -9,6 +9,7 @@ import pytest
 
 from tests.hub.client import ROOT, hub_environment, push
 from tests.hub.finished_runs import PRIVATE, RECIPE, write_run
+from tests.hub.loopback import Blob
 
 
 PUBLISHED = {
@@ -110,8 +111,33 @@ class TestPush:
         assert repository.tags == {"v1.0": first}
         assert push(client, run, "--tag", "v1.0").exit_code == 0  # the same commit: nothing to complain of
         answer = push(client, run, "--tag", "v1.0", "--license", "mit")
-        assert "a tag is never moved" in refused(answer, run)
-        assert repository.tags == {"v1.0": first}
+        assert "Nothing was sent. A tag is never moved" in refused(answer, run)
+        assert (repository.tags, repository.branches) == ({"v1.0": first}, {"main": first})
+
+    def test_tag_of_an_older_commit(self, client, hub, run):
+        """The tag is found before main changes: its card would say that v1.0 loads what it does not."""
+        assert push(client, run, "--tag", "v1.0").exit_code == 0
+        assert push(client, run, "--license", "mit").exit_code == 0
+        repository = hub.repositories["ada/tiny"]
+        branches = dict(repository.branches)
+        assert "Nothing was sent" in refused(push(client, run, "--tag", "v1.0"), run)
+        assert repository.branches == branches and repository.tags["v1.0"] != branches["main"]
+
+    def test_files_of_an_earlier_student_are_taken_out(self, client, hub, run):
+        """An export of the student before stays beside the new weights, and answers otherwise; others' files stay."""
+        (run / "onnx/model.onnx").write_bytes(b"the student before")
+        assert push(client, run).exit_code == 0
+        repository = hub.repositories["ada/tiny"]
+        by_hand = Blob(b"of the owner", False)
+        tree = {**repository.trees[repository.branches["main"]], "NOTES.md": by_hand, "old/config.json": by_hand}
+        repository.branches["main"] = repository.add(tree, "by hand")
+        (run / "onnx/model.onnx").unlink()
+        answer = push(client, run)
+        assert answer.exit_code == 0, answer
+        assert "Taken out, as of an earlier student: onnx/model.onnx" in answer.stdout.splitlines()
+        assert "Pushed: " in answer.stdout
+        assert repository.trees[repository.branches["main"]].keys() == {*PUBLISHED, "NOTES.md", "old/config.json"}
+        assert len(repository.messages) == 4  # in the same commit
 
     def test_pull_request_leaves_main_alone(self, client, hub, run):
         """Who asks for a review must not publish."""
