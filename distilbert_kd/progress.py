@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from distilbert_kd.deep_terms import DEEP_TERMS
+
 
 __all__ = ["ProgressLines"]
 
@@ -20,7 +22,7 @@ class ProgressLines(TrainerCallback):
     def __init__(self, what: str, terms: Sequence[str] = ()) -> None:
         """Names what is trained, for example "student", and what is shown beside the usual losses."""
         self.what = what
-        self.shown = (*_SHOWN, *terms)
+        self.shown = (*_SHOWN, *terms, *(name for name in DEEP_TERMS if name not in terms))
 
     def on_log(
         self,

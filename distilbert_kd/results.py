@@ -195,7 +195,8 @@ def closing_lines(results: Mapping[str, Any]) -> list[str]:
     lines = [
         *_bought(results),
         f"Teacher: {results['models']['teacher']['name']}.",
-        f"Layers: student {', '.join(map(str, range(len(layers))))} from teacher {', '.join(map(str, layers))}.",
+        f"Layers: student {', '.join(map(str, range(len(layers))))} from "
+        f"{results['student'].get('init_from') or 'teacher'} {', '.join(map(str, layers))}.",
         f"Distillation: T = {_schedule(distillation['temperature'])}, "
         f"alpha = {_schedule(distillation['alpha'])}{_deep_terms(distillation.get('terms') or {})}.",
         f"Seed: {results['seed']} (one run; the spread between seeds is not measured).",

@@ -39,7 +39,8 @@ class Rows(_Record):
 class CopiedLayers(_Record):
     """The student's start."""
 
-    layers: list[int] = Field(description="The teacher layer that each student layer copied, from 0.")
+    layers: list[int] = Field(description="The layer that each student layer copied, from 0.")
+    init_from: str | None = Field(default=None, description="The model whose layers they are; null for the teacher.")
 
 
 class Objective(_Record):

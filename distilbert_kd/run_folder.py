@@ -12,7 +12,7 @@ __all__ = ["PLOTS", "RunFolder"]
 PLOTS: dict[str, str] = {
     "scores": "Scores with 95 % intervals over the rows",
     "speed": "Speed against score",
-    "layers": "Which teacher layer each student layer started as",
+    "layers": "Which layer each student layer started as",
     "loss_terms": "The student's loss, term by term",
     "score_over_steps": "Score on the main split during training",
     "student_against_teacher": "The student's answers against the teacher's",

@@ -145,6 +145,7 @@ def results_record(
     data: TaskData,
     notes: Sequence[str],
     layers: Sequence[int],
+    init_from: str | None,
     models: Mapping[str, Mapping[str, Any]],
     latency_setting: Mapping[str, Any],
     seconds: Mapping[str, float],
@@ -158,7 +159,8 @@ def results_record(
         teacher_name: where the teacher came from.
         data: of the run.
         notes: what a reader must know, beside the notes on the data.
-        layers: the teacher layer that each student layer copied.
+        layers: the layer that each student layer copied.
+        init_from: the model that they are of; None for the teacher.
         models: a record for each, with its scores by split.
         latency_setting: device and threads.
         seconds: by stage.
@@ -182,7 +184,7 @@ def results_record(
             "notes": [*data.notes, *notes],
             "rows": {split: len(rows) for split, rows in {"train": data.train, **data.evaluation}.items()},
         },
-        "student": {"layers": list(layers)},
+        "student": {"layers": list(layers), "init_from": init_from},
         "distillation": dict(distillation),
         "seed": seed,
         "models": {model: {"name": names[model], **record} for model, record in models.items()},

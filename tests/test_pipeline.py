@@ -509,3 +509,21 @@ def test_another_tokenizer_is_not_gone_on_with(tmp_path, monkeypatch):
         pipeline.run(recipe)
     with pytest.raises(StoppedError):
         pipeline.run(recipe, allow_changed=["tokenizer"])
+
+
+def test_another_precision_is_not_gone_on_with(tmp_path, monkeypatch):
+    """Prevents a run that moved from a GPU to a machine without one from being half in bf16, and half not, unsaid."""
+    base = save_tiny_base(tmp_path / "base")
+    recipe = load_recipe(write_recipe(tmp_path / "in", base), [f"output_dir={tmp_path / 'run'}", *HASTY])
+
+    def stop(*args, **kwargs):
+        raise StoppedError("told to")
+
+    monkeypatch.setattr(pipeline, "train_model", stop)
+    with pytest.raises(StoppedError):
+        pipeline.run(recipe)
+    monkeypatch.setattr(pipeline, "precision_of", lambda arguments: "bf16")
+    with pytest.raises(StorageError, match="other values of precision than.*--allow-changed precision"):
+        pipeline.run(recipe)
+    with pytest.raises(StoppedError):
+        pipeline.run(recipe, allow_changed=["precision"])

@@ -167,3 +167,10 @@ def test_markdown_shows_names_and_reads_none_of_them(results: dict[str, Any]) ->
     markdown = render_markdown(results)
     assert "<script" not in markdown
     assert re.findall(r"(?<!\\)(?:\\\\)*\[", markdown) == []  # no bracket that is not escaped
+
+
+def test_layers_of_another_model_are_not_called_the_teachers(results: dict[str, Any]) -> None:
+    """A student of two stages starts from the first one's student; "from teacher 0, 1, 2" is another experiment."""
+    assert "student 0, 1, 2 from teacher 0, 2, 4." in render_table(results)
+    results["student"]["init_from"] = "runs/small/student"
+    assert "student 0, 1, 2 from runs/small/student 0, 2, 4." in render_table(results)

@@ -81,6 +81,11 @@ class RunFacts:
         recipe, problems = parse_yaml(_text(folder.recipe))
         if not isinstance(recipe, Mapping) or "teacher" not in recipe:
             raise _unreadable(folder.recipe, "; ".join(problems) or "no recipe")
+        if "data" not in recipe:
+            raise StorageError(
+                f"Expected the run of a task in {folder.root}, got one of pretraining: its student has no scores to "
+                "be shown with. Distil a task from it (student.init_from), and push that."
+            )
         planned = cls.planned(recipe)
         environment, report = _json(folder.environment), folder.report_numbers
         history = _json(folder.history).get("student", []) if folder.history.is_file() else []

@@ -94,9 +94,15 @@ def _key(run: FinishedRun) -> str:
     """Equal for runs that differ in the seed only: recipe without seed and names, task, metric, data, weights kept."""
     fingerprints = run.environment.get("data", {}).get("sha256", {})
     recipe = {key: value for key, value in _recipe(run).items() if key not in _NO_SETTING}
-    what = [run.results["task"], run.results["metric"], run.results["student"], sorted(run.results["models"])]
+    what = [_task(run), run.results["metric"], run.results["student"], sorted(run.results["models"])]
     evaluation = {split: fingerprints.get(split) for split in run.results["models"]["teacher"]["splits"]}
     return json.dumps([recipe or run.results["distillation"], what, evaluation], sort_keys=True)
+
+
+def _task(run: FinishedRun) -> str:
+    """GLUE's name of the task; own data have none but the run's, which says nothing of the rows."""
+    is_own = run.results["task"] == run.results["name"] and not _recipe(run).get("data", {}).get("task")
+    return "own data" if is_own else run.results["task"]
 
 
 def _recipe(run: FinishedRun) -> dict[str, Any]:
@@ -131,7 +137,7 @@ def _setting(group: Sequence[FinishedRun], differing: Mapping[str, Any]) -> Sett
         runs=tuple(run.folder.root.name or str(run.folder.root) for run in group),
         seeds=tuple(run.results["seed"] for run in group),
         rows={split: fingerprints[split] for split in splits if split in fingerprints},
-        task=first["task"],
+        task=_task(group[0]),
         metric=first["metric"],
         score_name=first["score_name"],
         scores={split: {arm: summary_of(each) for arm, each in arms.items()} for split, arms in values.items()},

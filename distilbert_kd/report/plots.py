@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distilbert_kd.deep_terms import DEEP_TERMS
 from distilbert_kd.evaluation import predicted
 from distilbert_kd.metrics import is_regression_metric
 from distilbert_kd.report import findings
@@ -78,14 +79,16 @@ def _score_name(results: Mapping[str, Any]) -> str:
 
 def _layers(results: Mapping[str, Any]) -> Draw:
     kept: Sequence[int] = results["student"]["layers"]
-    num_layers = results["models"]["teacher"]["num_layers"]
+    is_of_teacher = results["student"].get("init_from") is None
+    origin = "teacher" if is_of_teacher else "start"
+    num_layers = results["models"]["teacher"]["num_layers"] if is_of_teacher else 0
 
     def picture(axes: "Axes", palette: Palette) -> None:
-        height = max(num_layers, max(kept) + 1)  # a student that starts from another model may copy deeper layers
+        height = max(num_layers, max(kept) + 1)
         gap = height / max(len(kept), 1)
         for layer in range(height):
             is_kept = layer in kept
-            _box(axes, 0, layer, f"teacher {layer}", palette.teacher if is_kept else palette.grid, palette)
+            _box(axes, 0, layer, f"{origin} {layer}", palette.teacher if is_kept else palette.grid, palette)
         for place, layer in enumerate(kept):
             y = (place + 0.5) * gap - 0.5
             _box(axes, 3, y, f"student {place}", palette.student, palette)
@@ -152,7 +155,8 @@ def _count_steps(axes: "Axes") -> None:
 
 def _loss_terms(lines: Sequence[Mapping[str, Any]]) -> Draw:
     logged = [line for line in lines if "loss" in line]
-    terms = [key for key in dict.fromkeys(key for line in logged for key in line) if key.endswith("_loss")]
+    logged_keys = dict.fromkeys(key for line in logged for key in line)
+    terms = [key for key in logged_keys if key.endswith("_loss") or key in DEEP_TERMS]
 
     def picture(axes: "Axes", palette: Palette) -> None:
         styles = ("-", "--", ":", "-.")

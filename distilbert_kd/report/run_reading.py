@@ -64,6 +64,11 @@ def read_run(path: Path) -> FinishedRun:
         got = "no results.json in it" if folder.root.is_dir() else "no such folder"
         raise StorageError(f"Expected the folder of a finished run at {path}, got {got}. Give a run's output_dir.")
     results = _json(folder.results)
+    if isinstance(results, dict) and results.get("kind") == "pretraining":
+        raise StorageError(
+            f"Expected the run of a task in {path}, got one of pretraining: its student has no task to be scored at. "
+            "Train one that starts from it: student.init_from in a task's recipe."
+        )
     try:
         Results.model_validate(results)
     except ValidationError as error:

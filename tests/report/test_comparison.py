@@ -58,6 +58,27 @@ def test_a_setting_is_named_by_what_differs(runs):
     assert second.name == "hot<b>: distillation.temperature=8.0"
 
 
+def test_runs_of_own_data_stand_in_one_table_whatever_their_names(tmp_path):
+    """A name of its own is how a second run gets a folder; rows that are the same must be compared."""
+    for name, seed in (("first", 1), ("second", 2)):
+        run = fake_run(tmp_path / name, seed=seed, name=name)
+        record = json.loads((run / "results.json").read_text("utf-8"))
+        (run / "results.json").write_text(json.dumps({**record, "task": name}), encoding="utf-8")
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))
+        recipe["data"] = {"train": "a.jsonl", "validation": "b.jsonl"}
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    settings = compare_runs([read_run(tmp_path / name) for name in ("first", "second")])
+    assert [setting.seeds for setting in settings] == [(1, 2)]
+    assert [table.title for table in tables_of(settings)] == ["own data, validation"]
+
+
+def test_a_run_of_pretraining_is_called_one(tmp_path):
+    """A message of a wrong field sounds like a damaged file, and sends its reader looking for another copy."""
+    (tmp_path / "results.json").write_text('{"kind": "pretraining"}', encoding="utf-8")
+    with pytest.raises(StorageError, match="got one of pretraining"):
+        read_run(tmp_path)
+
+
 def test_where_a_run_was_pushed_is_no_setting(tmp_path):
     """Seeds need tags of their own, and would each become a setting without a spread."""
     for seed in (1, 2):
@@ -78,8 +99,8 @@ def test_other_rows_are_no_comparison(tmp_path):
     settings = compare_runs([read_run(one), read_run(other)])
     assert len(settings) == 2
     assert [table.title for table in tables_of(settings)] == [
-        "fake, validation (rows 00000000)",
-        "fake, validation (rows 11111111)",
+        "own data, validation (rows 00000000)",
+        "own data, validation (rows 11111111)",
     ]
 
 
@@ -107,7 +128,7 @@ def test_scored_rows_are_not_read(tmp_path):
     """Texts and logits of a hundred runs fill the memory, and one bad file would stop a table that needs none."""
     run = fake_run(tmp_path / "run")
     (run / "scored" / "validation.parquet").write_bytes(b"half a file")
-    assert "fake, validation:" in write_comparison([run], tmp_path / "out")[1]
+    assert "own data, validation:" in write_comparison([run], tmp_path / "out")[1]
 
 
 def test_without_matplotlib_no_older_figure_is_left(runs, tmp_path, monkeypatch):
