@@ -72,10 +72,10 @@ class Pushed:
 
     def describe(self) -> str:
         """What a user is told at the end."""
-        first = f"Pushed: {self.url}" if self.is_new else f"Nothing had changed, nothing was sent: {self.url}"
+        first = "Pushed" if self.is_new else "The student had not changed and was not sent again"
         out = f"Taken out, as of an earlier student: {', '.join(self.taken_out)}" if self.taken_out else None
         space = f"The page to try it: {self.space}" if self.space else None
-        return "\n".join(filter(None, [first, out, self.checked, space]))
+        return "\n".join(filter(None, [f"{first}: {self.url}", out, self.checked, space]))
 
 
 def target_of(run: Path, options: Mapping[str, Any]) -> HubTarget:

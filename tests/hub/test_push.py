@@ -80,7 +80,7 @@ class TestPush:
         hub.log.clear()
         answer = push(client, run)
         assert answer.exit_code == 0, answer
-        assert "Nothing had changed, nothing was sent" in answer.stdout
+        assert "The student had not changed and was not sent again: " in answer.stdout
         assert len(hub.repositories["ada/tiny"].messages) == 2
         assert [line for line in hub.log if line == "store PUT" or "/commit/" in line] == []
 
@@ -148,6 +148,14 @@ class TestPush:
         assert repository.trees[repository.branches["main"]].keys() == {".gitattributes"}
         assert repository.trees[repository.requests["refs/pr/1"]].keys() == PUBLISHED
         assert f"{hub.endpoint}/bob/tiny/discussions/1" in answer.stdout
+
+    def test_pull_request_of_what_is_there_already(self, client, hub, run):
+        """Who reads "Pushed" looks for a request that was never opened."""
+        push(client, run)
+        answer = push(client, run, "--create-pr")
+        assert answer.exit_code == 0, answer
+        assert "had not changed and was not sent again" in answer.stdout and "Pushed" not in answer.stdout
+        assert hub.repositories["ada/tiny"].requests == {}
 
     def test_dry_run_shows_all_and_sends_nothing(self, client, hub, run):
         """Who wants to look first must not have published by looking."""

@@ -37,6 +37,15 @@ def test_space_goes_out_beside_the_student(client, hub, run):
     assert "model.safetensors" in tree_of(hub, "ada/tiny")
 
 
+def test_first_space_of_a_student_that_is_there(client, hub, run):
+    """Beside a page that was made this second, a message that nothing was sent is untrue."""
+    assert push(client, run).exit_code == 0
+    answer = push(client, run, "--space")
+    assert answer.exit_code == 0 and "hing was sent" not in answer.stdout
+    assert "The student had not changed and was not sent again: " in answer.stdout
+    assert "The page to try it: " in answer.stdout
+
+
 def test_space_is_the_page_that_runs_here(client, hub, run):
     """Two sources of one page drift apart, and only one of them is tested."""
     assert push(client, run, "--space", "--dry-run").exit_code == 0
