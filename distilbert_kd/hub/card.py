@@ -128,10 +128,11 @@ def _section(title: str, *parts: str) -> str:
 def _teacher(facts: RunFacts) -> str:
     """The teacher with a link, if it is on the Hub."""
     source = facts.recipe["teacher"]
-    name = f"[{escaped(facts.teacher_id)}](https://huggingface.co/{facts.teacher_id})" if facts.teacher_id else ""
-    name = name or code(source["model"])
-    commit = (facts.environment.get("teacher") or {}).get("commit") or source.get("revision")
-    at = f" at revision {code(commit)}" if facts.teacher_id and commit else ""
+    name, at = code(source["model"]), ""
+    if facts.teacher_id:  # then the run recorded the commit
+        commit = facts.environment["teacher"]["commit"]
+        name = f"[{escaped(facts.teacher_id)}](https://huggingface.co/{facts.teacher_id}/tree/{commit})"
+        at = f" at revision {code(commit)}"
     return f"{name}{at}{', fine-tuned on the task first' if source.get('finetune') is not None else ''}"
 
 

@@ -59,9 +59,7 @@ class RunFacts:
         Returns:
             The record.
         """
-        teacher, origin = recipe["teacher"]["model"], (recipe.get("student") or {}).get("init_from")
-        teacher_id = teacher if is_hub_id(teacher) else None
-        base_id = teacher_id if origin is None else origin if is_hub_id(origin) else None
+        teacher_id, base_id = _ids(recipe, is_hub_id(recipe["teacher"]["model"]))
         clean = {key: value for key, value in _without_places(recipe).items() if key != "push"}
         return cls(clean, teacher_id=teacher_id, base_id=base_id, push=recipe.get("push") or {})
 
@@ -88,6 +86,8 @@ class RunFacts:
             )
         planned = cls.planned(recipe)
         environment, report = _json(folder.environment), folder.report_numbers
+        is_from_hub = (environment.get("teacher") or {}).get("commit") is not None  # the run knew; names may mislead
+        teacher_id, base_id = _ids(recipe, is_from_hub and is_repo_id(recipe["teacher"]["model"]))
         history = _json(folder.history).get("student", []) if folder.history.is_file() else []
         places = {text: _last_part(text) for text in _texts(recipe) if _is_absolute(text)}
         pictures = (path.relative_to(folder.root).as_posix() for path in folder.plots.glob("*.png"))
@@ -98,8 +98,8 @@ class RunFacts:
             config=_json(folder.student / "config.json"),
             num_steps=max((line["step"] for line in history if "step" in line), default=None),
             report=_json(report) if report.is_file() else {},
-            teacher_id=planned.teacher_id,
-            base_id=planned.base_id,
+            teacher_id=teacher_id,
+            base_id=base_id,
             plots=tuple(sorted(pictures, key=lambda place: (_PLACES.get(Path(place).stem, len(_PLACES)), place))),
             push=planned.push,
         )
@@ -125,6 +125,15 @@ class RunFacts:
 def is_hub_id(name: object) -> bool:
     """Whether a name can be a Hub id: `owner/name`, and no folder here."""
     return isinstance(name, str) and is_repo_id(name) and not Path(name).exists()
+
+
+def _ids(recipe: Mapping[str, Any], is_teacher_id: bool) -> tuple[str | None, str | None]:
+    """The ids of the teacher and of the model that the student is cut from, each only if it has one."""
+    teacher, origin = recipe["teacher"]["model"], (recipe.get("student") or {}).get("init_from")
+    teacher_id = teacher if is_teacher_id else None
+    if origin in (None, teacher):
+        return teacher_id, teacher_id
+    return teacher_id, origin if is_hub_id(origin) else None
 
 
 def _without_places(value: Any, places: Mapping[str, str] | None = None) -> Any:

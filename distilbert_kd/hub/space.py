@@ -118,7 +118,7 @@ def _settings(facts: RunFacts, target: HubTarget) -> dict[str, Any]:
     """What the page reads, see `page_of_space`."""
     teacher = facts.recipe["teacher"]
     is_published = facts.teacher_id is not None and teacher.get("finetune") is None
-    commit = (facts.environment.get("teacher") or {}).get("commit") or teacher.get("revision")
+    commit = (facts.environment.get("teacher") or {}).get("commit")
     num_layers = {name: facts.results["models"][name]["num_layers"] for name in ("student", "teacher")}
     about = [f"A student of {num_layers['student']} layers, distilled from a teacher of {num_layers['teacher']}."]
     if not is_published:

@@ -103,11 +103,12 @@ def write_run(folder: Path, recipe: dict[str, Any] = RECIPE, **changes: Any) -> 
         The folder.
     """
     folder.mkdir(parents=True)
+    commit = "c" * 40 if recipe["teacher"]["model"].startswith("google-bert/") else None
     environment = {
         "versions": {"python": "3.11.7", "torch": "2.13.0", "evaluate": None},
         "hardware": {"cpu": "AMD EPYC", "gpus": []},
         "data": {"source": "files", "sha256": {}},
-        "teacher": {"model": recipe["teacher"]["model"], "commit": None, "weights_sha256": "ab" * 32},
+        "teacher": {"model": recipe["teacher"]["model"], "commit": commit, "weights_sha256": "ab" * 32},
     }
     environment["note"] = PRIVATE
     environment |= changes.pop("environment", {})

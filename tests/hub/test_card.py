@@ -79,13 +79,22 @@ class TestMetadata:
         assert data["teacher_model"] == "google-bert/bert-base-uncased"
 
     def test_folder_named_like_a_repository(self, tmp_path, monkeypatch):
-        """`build/teacher` is a folder here, and no repository of the Hub; later an id that it doesn't know."""
+        """`build/teacher` was a folder when the run was done; from elsewhere it looks like a stranger's repository."""
         recipe = {**RECIPE, "teacher": {"model": "build/teacher"}}
-        facts = facts_of(tmp_path, recipe)
-        assert facts.known_to(lambda name: False).base_id is None
+        facts = facts_of(tmp_path, recipe).known_to(lambda name: True)
+        assert (facts.teacher_id, facts.base_id) == (None, None)
+        facts = facts_of(tmp_path / "same", {**recipe, "student": {"init_from": "build/teacher"}})
+        assert facts.known_to(lambda name: True).base_id is None
+
+    def test_teacher_of_the_hub_beside_a_folder_of_its_name(self, glue, tmp_path, monkeypatch):
+        """The run knows that its teacher came from the Hub, and by which commit, wherever the card is written."""
         monkeypatch.chdir(tmp_path)
-        Path("build/teacher").mkdir(parents=True)
-        assert RunFacts.read(RunFolder(tmp_path / "run")).base_id is None
+        Path("google-bert/bert-base-uncased").mkdir(parents=True)
+        facts = facts_of(tmp_path, GLUE)
+        assert facts.teacher_id == facts.base_id == "google-bert/bert-base-uncased"
+        assert facts.known_to(lambda name: False).teacher_id is None  # it is gone from the Hub
+        page = f"https://huggingface.co/google-bert/bert-base-uncased/tree/{'c' * 40}"
+        assert f"]({page}) at revision" in str(make_card(facts))
 
     def test_hub_takes_it(self, local, glue):
         """A card that the Hub refuses is found after the training otherwise."""
