@@ -48,7 +48,7 @@ from distilbert_kd.sharding import take_up
 from distilbert_kd.student.build import count_layers
 from distilbert_kd.task_rows import Reader, tokenize_task
 from distilbert_kd.teacher import load_classifier, load_teacher, load_tokenizer
-from distilbert_kd.teacher_cache import ask_teacher, check_cache_dir, logits_column
+from distilbert_kd.teacher_cache import ask_teacher, check_cache_dir, logits_column, precision_of
 from distilbert_kd.trainer_options import refuse_ignored_arguments
 from distilbert_kd.training import Trained, attention_as, train_model
 from distilbert_kd.weights import weights_sha256
@@ -70,8 +70,8 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
     Args:
         recipe: what to do.
         show_bars: whether progress bars are drawn; without them progress is logged in lines.
-        allow_changed: keys of the recipe, sections, or "data", "teacher", "tokenizer" and "num_processes", that may
-            differ from those of the run that is gone on with.
+        allow_changed: keys of the recipe, sections, or "data", "teacher", "tokenizer", "precision" and
+            "num_processes", that may differ from those of the run that is gone on with.
 
     Returns:
         The results, as written to `results.json`.
@@ -144,6 +144,7 @@ def _distil(
             "data": rows_sha256,
             "teacher": models_sha256,
             "tokenizer": [tokenizer_sha256(teacher.tokenizer), tokenizer_sha256(origin.tokenizer)],
+            "precision": [precision_of(arguments.teacher), precision_of(arguments.student)],
             "num_processes": num_processes,
         }
         progress.take_identity({"recipe": flat_recipe(recipe.to_yaml()), **identity}, allow_changed)

@@ -32,6 +32,7 @@ from distilbert_kd.storage import storage_errors, write_text
 from distilbert_kd.student.build import build_student, freeze_embeddings
 from distilbert_kd.task_rows import max_length_of, tokenizer_for
 from distilbert_kd.teacher import hub_commit, load_tokenizer
+from distilbert_kd.teacher_cache import precision_of
 from distilbert_kd.training import obeying_signals, run_training, save_model_folder, take_back
 from distilbert_kd.weights import weights_sha256
 
@@ -63,8 +64,8 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
     Args:
         recipe: what to do.
         show_bars: whether progress bars are drawn; without them progress is logged in lines.
-        allow_changed: keys of the recipe, sections, or "text", "teacher", "tokenizer" and "num_processes", that may
-            differ from those of the run that is gone on with.
+        allow_changed: keys of the recipe, sections, or "text", "teacher", "tokenizer", "precision" and
+            "num_processes", that may differ from those of the run that is gone on with.
 
     Returns:
         The results, as written to `results.json`.
@@ -100,6 +101,7 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
                 "text": text.key,
                 "teacher": [teacher_sha256, weights_sha256(student)],
                 "tokenizer": tokenizer_sha256(tokenizer),
+                "precision": precision_of(arguments),
                 "num_processes": PartialState().num_processes,
             },
             allow_changed,
