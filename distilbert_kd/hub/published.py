@@ -37,7 +37,7 @@ _OF_STUDENT = (
 )
 #: Of the run folder: pictures of the card, and exported models.
 _OF_RUN = ("plots/*.png", "onnx/*.onnx", "onnx/*.onnx_data", "onnx/*.json", "exports/*.onnx", "exports/*.json")
-_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{20,}")
+_TOKEN = re.compile(rb"(?<![A-Za-z0-9])(?:hf_(?:[a-z]+_)?|api_org_)[\w.-]{20,}")
 _LARGEST_TEXT = 16_000_000
 
 

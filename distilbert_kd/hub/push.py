@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, constants
 
 from distilbert_kd.errors import HubError
 from distilbert_kd.hub.account import (
@@ -206,6 +206,7 @@ def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
     facts = RunFacts.read(folder).known_to(lambda name: is_on_hub(api, name))
     published = build_published(folder, facts, target)
     space = build_space(folder, facts, target) if target.space else None
+    check_card(ModelCard.load(published.root / "README.md"))
     _prepare(target, api)
     before, files = _head(api, target), files_on_hub(api, target)
     check_tag(api, target, before, files, published)

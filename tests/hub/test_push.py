@@ -263,12 +263,15 @@ class TestRefused:
         """Metadata that the Hub refuses must stop the push before the weights travel."""
         message = refused(push(client, run, "--license", "wtf"), run)
         assert '"license" must be one of' in message
-        assert "store PUT" not in hub.log
+        assert "store PUT" not in hub.log and hub.repositories == {}  # no empty one is left
 
-    def test_token_in_a_record(self, client, hub, run):
+    @pytest.mark.parametrize(
+        "start", ["hf_", "hf_oauth_", "hf_jwt_", "my_hf_", "api_org_", "token=hf_", "hf_oauth_eyJh.", "hf_a-"]
+    )
+    def test_token_in_a_record(self, client, hub, run, start):
         """A token that somebody pasted into a name would be public."""
         recipe = (run / "recipe.yaml").read_text()
-        secret = "hf_" + "A" * 34
+        secret = start + "A" * 34
         (run / "recipe.yaml").write_text(recipe.replace("name: tiny", f"name: tiny-{secret}"))
         answer = push(client, run)
         assert answer.exit_code == 5 and "looks like a token" in answer.stderr
