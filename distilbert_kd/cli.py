@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from distilbert_kd import __version__
-from distilbert_kd.errors import DistillationError, HubError, StoppedError, StorageError
+from distilbert_kd.errors import DistillationError, StoppedError, StorageError
 from distilbert_kd.pretraining.recipe import PretrainingRecipe, load_pretraining_recipe
 from distilbert_kd.recipe import Recipe, load_recipe
 from distilbert_kd.recipe_file import OtherKindError
@@ -72,9 +72,10 @@ def run_command(
 
         try:
             results = run(checked, show_bars, allow_changed or [])
-        except HubError as error:
-            if error.results is not None:  # only the push failed, after all else was done
-                _show_results(error.results, RunFolder(Path(checked.output_dir)), quiet)
+        except BaseException as error:  # Ctrl+C too
+            done = getattr(error, "results", None)
+            if done is not None:  # only the push failed, after all else was done
+                _show_results(done, RunFolder(Path(checked.output_dir)), quiet)
             raise
         if _is_main_process():
             _show_results(results, RunFolder(Path(checked.output_dir)), quiet)

@@ -175,7 +175,7 @@ def push_run(run: Path, target: HubTarget, has_check: bool = True) -> Pushed:
     folder = RunFolder.open(run)
     try:
         return _push(folder, target, has_check)
-    except HubError as error:
+    except BaseException as error:  # a full disk and Ctrl+C too
         error.add_note(f"The run is whole in {folder.root}. To push it later: {target.command(folder.root)}")
         raise
 
@@ -189,12 +189,12 @@ def push_results(run: Path, target: HubTarget, results: Mapping[str, Any]) -> No
         results: of the run, for whoever catches the error.
 
     Raises:
-        HubError: see `push_run`; it has the results.
+        HubError: see `push_run`. Whatever is raised has the results, as `results`.
     """
     try:
         pushed = push_run(run, target)
-    except HubError as error:
-        error.results = results
+    except BaseException as error:
+        error.__dict__["results"] = results
         raise
     for line in pushed.describe().splitlines():
         logger.info("%s", line)

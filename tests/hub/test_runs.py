@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distilbert_kd import cli, pipeline
-from distilbert_kd.errors import HubError, RecipeError
+from distilbert_kd.errors import HubError, RecipeError, StorageError
 from distilbert_kd.hub import push as push_module
 from distilbert_kd.latency import measure_latency
 from distilbert_kd.recipe import load_recipe
@@ -62,19 +62,27 @@ def test_refused_before_the_training(recipe_file, hub_calls, monkeypatch):
             pipeline.run(recipe)
 
 
-def test_failed_push_takes_nothing_away(recipe_file, hub_calls, monkeypatch):
+@pytest.mark.parametrize(
+    ("fault", "exit_code"),
+    [
+        (HubError("Expected to upload the student, got: connection reset."), 5),
+        (StorageError("Expected room in hub, got a full disk."), 4),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_failed_push_takes_nothing_away(recipe_file, hub_calls, monkeypatch, fault, exit_code):
     """After hours of training the connection is gone: the table is shown, the folder is whole, the way on is said."""
 
     def fail(folder, target, has_check):
         hub_calls.append("push")
         assert (folder.root / "results.json").is_file()
-        raise HubError("Expected to upload the student, got: connection reset.")
+        raise fault
 
     monkeypatch.setattr(push_module, "_push", fail)
     monkeypatch.setattr(cli, "_configure_output", lambda quiet: False)
     result = CliRunner().invoke(cli.app, ["run", str(recipe_file)])
     assert hub_calls == ["check", "push"]
-    assert result.exit_code == 5 and isinstance(result.exception, SystemExit)
+    assert result.exit_code == exit_code and isinstance(result.exception, SystemExit)
     assert "validation, 24 rows" in result.stdout
     run = load_recipe(recipe_file).output_dir
     assert f"The run is whole in {run}. To push it later: distilbert-kd push {run} --repo ada/tiny --tag v1.0" in (
