@@ -100,8 +100,8 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
         progress = Progress(folder, records.is_main)
         logger.info("device: %s", describe_device(arguments.student))
         results = _distil(recipe, arguments, folder, records, progress, allow_changed, start)
-        progress.remove()
         records.write_report()
+        progress.remove()  # last, so that a run that is killed before it is gone on with
     logger.info("run folder: %s", folder.root)
     PartialState().wait_for_everyone()
     if target is not None:

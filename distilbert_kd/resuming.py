@@ -26,12 +26,11 @@ __all__ = ["Continuation", "Progress", "enter_run", "flat_recipe", "newest_check
 
 logger = logging.getLogger(__name__)
 
-#: Settings that a checkpoint's optimizer and schedule hold: another value in the recipe would change nothing.
+#: Settings that a checkpoint's optimizer, schedule and Trainer state hold: another value would change nothing.
 _HELD = frozenset(
     ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args")
-    + ("lr_scheduler_type", "lr_scheduler_kwargs")
+    + ("lr_scheduler_type", "lr_scheduler_kwargs", "logging_steps", "eval_steps", "save_steps")
 )
-
 
 #: Where a run and the teacher's answers are kept. A full disk is left by another place.
 _PLACES = frozenset(("output_dir", "teacher.cache_dir"))
@@ -67,9 +66,10 @@ def enter_run(folder: RunFolder, recipe: Mapping[str, Any], allowed: Collection[
         allowed: keys, and sections, that may differ.
 
     Raises:
-        StorageError: the folder can't be made, or holds another run, or one that is done.
+        StorageError: the folder can't be made, or holds another run, or one that is done. One that was killed between
+            its results and its end still has the record of its progress, and is gone on with.
     """
-    if not folder.progress.is_file() or folder.results.is_file():
+    if not folder.progress.is_file():
         folder.create()
         return
     progress = Progress(folder)
@@ -127,6 +127,7 @@ class Progress:
             try:
                 record = json.loads(self.folder.progress.read_text(encoding="utf-8"))
                 self.identity, self.models = record["identity"], record["models"]
+                self.identity["recipe"]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise StorageError(
                     f"Expected the record of a run in {self.folder.progress}, got a file that can't be read "
@@ -188,8 +189,24 @@ class Progress:
             )
 
     def history_of(self, name: str) -> list[dict[str, float]]:
-        """What was logged of a model that is done."""
-        return json.loads(self.folder.history.read_text(encoding="utf-8"))[name]
+        """What was logged of a model that is done.
+
+        Args:
+            name: of the model.
+
+        Returns:
+            Its log lines.
+
+        Raises:
+            StorageError: the file is damaged.
+        """
+        try:
+            return json.loads(self.folder.history.read_text(encoding="utf-8"))[name]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StorageError(
+                f"Expected what was logged of the {name} in {self.folder.history}, got a file that can't be read "
+                f"({type(error).__name__}: {error}). Bring it back, or move {self.folder.root} away to begin anew."
+            ) from error
 
     def remove(self) -> None:
         """Ends it: the run is whole."""

@@ -18,6 +18,7 @@ from distilbert_kd.latency import measure_latency
 from distilbert_kd.recipe import Recipe, load_recipe
 from distilbert_kd.results import render_table
 from distilbert_kd.results_schema import Results
+from distilbert_kd.resuming import Progress
 from distilbert_kd.trainer import DistillationTrainer
 from distilbert_kd.training import train_model
 from distilbert_kd.weights import weights_sha256
@@ -490,8 +491,9 @@ class TestNothingIsLost:
             pipeline.run(recipe_with(recipe_file, tmp_path / "run"))
 
 
-def test_another_tokenizer_is_not_gone_on_with(tmp_path, monkeypatch):
-    """Prevents a student that read one half of its training with other token ids than the rest."""
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A recipe whose run was stopped before its teacher's training, and is again whenever it comes there."""
     base = save_tiny_base(tmp_path / "base")
     recipe = load_recipe(write_recipe(tmp_path / "in", base), [f"output_dir={tmp_path / 'run'}", *HASTY])
 
@@ -501,29 +503,57 @@ def test_another_tokenizer_is_not_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "train_model", stop)
     with pytest.raises(StoppedError):
         pipeline.run(recipe)
-    tokenizer = base / "tokenizer.json"
+    return recipe
+
+
+def test_another_tokenizer_is_not_gone_on_with(stopped, tmp_path):
+    """Prevents a student that read one half of its training with other token ids than the rest."""
+    tokenizer = tmp_path / "base" / "tokenizer.json"
     content = json.loads(tokenizer.read_text("utf-8"))
     content["normalizer"]["lowercase"] = not content["normalizer"]["lowercase"]
     tokenizer.write_text(json.dumps(content), "utf-8")
     with pytest.raises(StorageError, match="other values of tokenizer than.*--allow-changed tokenizer"):
-        pipeline.run(recipe)
+        pipeline.run(stopped)
     with pytest.raises(StoppedError):
-        pipeline.run(recipe, allow_changed=["tokenizer"])
+        pipeline.run(stopped, allow_changed=["tokenizer"])
 
 
-def test_another_precision_is_not_gone_on_with(tmp_path, monkeypatch):
+def test_another_precision_is_not_gone_on_with(stopped, monkeypatch):
     """Prevents a run that moved from a GPU to a machine without one from being half in bf16, and half not, unsaid."""
-    base = save_tiny_base(tmp_path / "base")
-    recipe = load_recipe(write_recipe(tmp_path / "in", base), [f"output_dir={tmp_path / 'run'}", *HASTY])
-
-    def stop(*args, **kwargs):
-        raise StoppedError("told to")
-
-    monkeypatch.setattr(pipeline, "train_model", stop)
-    with pytest.raises(StoppedError):
-        pipeline.run(recipe)
     monkeypatch.setattr(pipeline, "precision_of", lambda arguments: "bf16")
     with pytest.raises(StorageError, match="other values of precision than.*--allow-changed precision"):
-        pipeline.run(recipe)
+        pipeline.run(stopped)
     with pytest.raises(StoppedError):
-        pipeline.run(recipe, allow_changed=["precision"])
+        pipeline.run(stopped, allow_changed=["precision"])
+
+
+def test_a_run_that_was_killed_after_its_results_is_finished(recipe_file, tmp_path, monkeypatch):
+    """Prevents a launch that has all its results from failing for good because it was killed before it said so."""
+    recipe = recipe_with(recipe_file, tmp_path / "run", *HASTY)
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Progress, "remove", killed)
+        pipeline.run(recipe)
+    before = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
+    after = pipeline.run(recipe)
+    for name, model in before["models"].items():
+        assert after["models"][name]["splits"] == json.loads(json.dumps(model["splits"]))
+    assert not (tmp_path / "run" / "progress.json").exists() and (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_damaged_history_is_named(recipe_file, tmp_path, monkeypatch):
+    """Prevents a traceback of JSON where a person has one file to bring back."""
+    recipe = recipe_with(recipe_file, tmp_path / "run", *HASTY)
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(pipeline, "describe_models", killed)
+        pipeline.run(recipe)
+    (tmp_path / "run" / "history.json").write_text('{"teacher": [{"lo', encoding="utf-8")
+    with pytest.raises(StorageError, match="history.json.*move .* away"):
+        pipeline.run(recipe)
