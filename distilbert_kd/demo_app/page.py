@@ -197,9 +197,9 @@ def _laid_out(page: Page) -> "gr.Blocks":
         def ask(degree: float, *given: str) -> tuple[Any, Any, str]:
             return _shown(page, given, degree)
 
-        asked = {"fn": ask, "inputs": [temperature, *texts], "outputs": [student, teacher, verdict]}
+        asked: dict[str, Any] = {"fn": ask, "inputs": [temperature, *texts], "outputs": [student, teacher, verdict]}
         gr.on([button.click, *(text.submit for text in texts)], **asked, api_name="ask")
-        temperature.change(**asked, api_name=False, trigger_mode="always_last")
+        temperature.change(**asked, api_visibility="private", trigger_mode="always_last")
         if page.rows:
             headers = [*names, *page.row_headers]
             rows = gr.Dataset(
@@ -209,8 +209,12 @@ def _laid_out(page: Page) -> "gr.Blocks":
                 label="Rows to try",
             )
             rows.click(
-                lambda row: row[:2] if page.is_pair else row[0], rows, texts, api_name=False, show_progress="hidden"
-            ).then(**asked, api_name=False)
+                lambda row: row[:2] if page.is_pair else row[0],
+                rows,
+                texts,
+                api_visibility="private",
+                show_progress="hidden",
+            ).then(**asked, api_visibility="private")
     return blocks
 
 
