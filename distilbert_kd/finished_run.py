@@ -1,6 +1,5 @@
 """What can be done with a run folder alone, on this machine or another: score its models again, and predict."""
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +18,16 @@ from distilbert_kd.errors import DataError, StorageError, TeacherError
 from distilbert_kd.prediction import PredictionRequest, predict_file
 from distilbert_kd.prepared_arguments import prediction_arguments
 from distilbert_kd.recipe import Recipe, load_recipe
-from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.run_folder import RunFolder, read_record
 from distilbert_kd.scored_rows import read_scored_rows, write_scored_rows
 from distilbert_kd.scoring import score_models
-from distilbert_kd.storage import reason_of
 from distilbert_kd.task_rows import Reader, tokenize_task
 from distilbert_kd.teacher import load_classifier, load_teacher, load_tokenizer
 from distilbert_kd.teacher_cache import ask_teacher, logits_column
 from distilbert_kd.weights import weights_sha256
 
 
-__all__ = ["evaluate_run", "predict_with", "read_record", "teacher_of_run", "text_columns"]
+__all__ = ["evaluate_run", "predict_with", "teacher_of_run", "text_columns"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,26 +87,6 @@ def _write_scored_rows(folder: RunFolder, data: TaskData, logits: Mapping[str, M
             write_scored_rows(folder.scored, split, data.evaluation[split], said, data.label_names)
     except StorageError as error:
         logger.warning("The scored rows were not kept for the report: %s", error)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON file of a run folder.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its content.
-
-    Raises:
-        StorageError: it can't be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StorageError(
-            f"Expected the record of a run in {path}, got: {reason_of(error)}. Take another copy of the run folder."
-        ) from error
 
 
 def _refuse_other_rows(data: TaskData, metric: str, run_fingerprints: Mapping[str, str], folder: RunFolder) -> None:

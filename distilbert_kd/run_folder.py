@@ -1,13 +1,15 @@
 """The run folder: what a run leaves, each name once. Everything after training reads only this folder."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distilbert_kd.errors import StorageError
 from distilbert_kd.storage import check_writable, reason_of
 
 
-__all__ = ["PLOTS", "RunFolder"]
+__all__ = ["PLOTS", "RunFolder", "read_record", "read_record_text"]
 
 PLOTS: dict[str, str] = {
     "scores": "Scores with 95 % intervals over the rows",
@@ -212,3 +214,45 @@ class RunFolder:
             f"Expected to make and write the run folder {self.root}, got: {reason_of(error)}. "
             "Choose a folder that can be written with output_dir=..., or free it."
         )
+
+
+def read_record(path: Path) -> Any:
+    """A JSON file of a run folder.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        StorageError: it can't be read, or is no JSON.
+    """
+    try:
+        return json.loads(read_record_text(path))
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_record_text(path: Path) -> str:
+    """The text of a file of a run folder.
+
+    Args:
+        path: the file.
+
+    Returns:
+        All of it.
+
+    Raises:
+        StorageError: it can't be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"Expected the record of a run in {path}, got: {reason_of(error)}. Take another copy of the run folder."
+    )

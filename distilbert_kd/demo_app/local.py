@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from distilbert_kd.compatibility import label_names
 from distilbert_kd.demo_app.page import Classifier, Page, answer_of, launch
 from distilbert_kd.errors import DistillationError, RecipeError
-from distilbert_kd.finished_run import read_record, teacher_of_run, text_columns
+from distilbert_kd.finished_run import teacher_of_run, text_columns
 from distilbert_kd.metrics import is_regression_metric
 from distilbert_kd.recipe import load_recipe
 from distilbert_kd.report.content import label_of, said
 from distilbert_kd.report.findings import most_different
-from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.run_folder import RunFolder, read_record
 from distilbert_kd.scored_rows import read_scored_rows
 from distilbert_kd.teacher import load_classifier, load_tokenizer
 

@@ -1,6 +1,5 @@
 """What a run folder says about its student, as far as it may be published: without the places of this machine."""
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -11,8 +10,7 @@ from typing import Any, Self
 from distilbert_kd.errors import StorageError
 from distilbert_kd.hub.target import is_repo_id
 from distilbert_kd.plain_yaml import parse_yaml
-from distilbert_kd.run_folder import PLOTS, RunFolder
-from distilbert_kd.storage import reason_of
+from distilbert_kd.run_folder import PLOTS, RunFolder, read_record, read_record_text
 
 
 __all__ = ["RunFacts", "is_hub_id"]
@@ -76,28 +74,31 @@ class RunFacts:
         Raises:
             StorageError: a record can't be read.
         """
-        recipe, problems = parse_yaml(_text(folder.recipe))
+        recipe, problems = parse_yaml(read_record_text(folder.recipe))
         if not isinstance(recipe, Mapping) or "teacher" not in recipe:
-            raise _unreadable(folder.recipe, "; ".join(problems) or "no recipe")
+            got = "; ".join(problems) or "no recipe"
+            raise StorageError(
+                f"Expected the recipe of a run in {folder.recipe}, got: {got}. Take another copy of it."
+            )
         if "data" not in recipe:
             raise StorageError(
                 f"Expected the run of a task in {folder.root}, got one of pretraining: its student has no scores to "
                 "be shown with. Distil a task from it (student.init_from), and push that."
             )
         planned = cls.planned(recipe)
-        environment, report = _json(folder.environment), folder.report_numbers
+        environment, report = read_record(folder.environment), folder.report_numbers
         is_from_hub = (environment.get("teacher") or {}).get("commit") is not None  # the run knew; names may mislead
         teacher_id, base_id = _ids(recipe, is_from_hub and is_repo_id(recipe["teacher"]["model"]))
-        history = _json(folder.history).get("student", []) if folder.history.is_file() else []
+        history = read_record(folder.history).get("student", []) if folder.history.is_file() else []
         places = {text: _last_part(text) for text in _texts(recipe) if _is_absolute(text)}
         pictures = (path.relative_to(folder.root).as_posix() for path in folder.plots.glob("*.png"))
         return cls(
             recipe=planned.recipe,
-            results=_without_places(_json(folder.results), places),
+            results=_without_places(read_record(folder.results), places),
             environment=_without_places(environment, places),
-            config=_json(folder.student / "config.json"),
+            config=read_record(folder.student / "config.json"),
             num_steps=max((line["step"] for line in history if "step" in line), default=None),
-            report=_json(report) if report.is_file() else {},
+            report=read_record(report) if report.is_file() else {},
             teacher_id=teacher_id,
             base_id=base_id,
             plots=tuple(sorted(pictures, key=lambda place: (_PLACES.get(Path(place).stem, len(_PLACES)), place))),
@@ -165,21 +166,3 @@ def _is_absolute(text: str) -> bool:
 
 def _last_part(text: str) -> str:
     return re.split(r"[\\/]", text.rstrip("\\/"))[-1] or "folder"
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_text(path))
-    except ValueError as error:
-        raise _unreadable(path, str(error)) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, reason_of(error)) from error
-
-
-def _unreadable(path: Path, got: str) -> StorageError:
-    return StorageError(f"Expected the record of a run in {path}, got: {got}. Take another copy of the run folder.")

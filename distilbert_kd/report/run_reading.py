@@ -1,6 +1,5 @@
 """A finished run as its report sees it: everything that is in the folder, and nothing from elsewhere."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +10,8 @@ from pydantic import ValidationError
 
 from distilbert_kd.errors import StorageError
 from distilbert_kd.results_schema import Results
-from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.run_folder import RunFolder, read_record, read_record_text
 from distilbert_kd.scored_rows import ScoredRows, read_scored_rows
-from distilbert_kd.storage import reason_of
 
 
 __all__ = ["FinishedRun", "read_run"]
@@ -63,7 +61,7 @@ def read_run(path: Path) -> FinishedRun:
     if not folder.results.is_file():
         got = "no results.json in it" if folder.root.is_dir() else "no such folder"
         raise StorageError(f"Expected the folder of a finished run at {path}, got {got}. Give a run's output_dir.")
-    results = _json(folder.results)
+    results = read_record(folder.results)
     if isinstance(results, dict) and results.get("kind") == "pretraining":
         raise StorageError(
             f"Expected the run of a task in {path}, got one of pretraining: its student has no task to be scored at. "
@@ -81,25 +79,7 @@ def read_run(path: Path) -> FinishedRun:
     return FinishedRun(
         folder=folder,
         results=results,
-        history=_json(folder.history) if folder.history.is_file() else {},
-        recipe=_text(folder.recipe) if folder.recipe.is_file() else "",
-        environment=_json(folder.environment) if folder.environment.is_file() else {},
+        history=read_record(folder.history) if folder.history.is_file() else {},
+        recipe=read_record_text(folder.recipe) if folder.recipe.is_file() else "",
+        environment=read_record(folder.environment) if folder.environment.is_file() else {},
     )
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_text(path))
-    except ValueError as error:
-        raise StorageError(
-            f"Expected JSON in {path}, got: {reason_of(error)}. Take another copy of the run folder."
-        ) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(
-            f"Expected to read {path}, got: {reason_of(error)}. Take another copy of the run folder."
-        ) from error
