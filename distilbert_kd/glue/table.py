@@ -6,7 +6,7 @@ from distilbert_kd.data.tasks import TASKS
 from distilbert_kd.glue.record import GlueResults, Mean, TaskResult
 from distilbert_kd.report.comparison import render_summary
 from distilbert_kd.report.resampling import Interval
-from distilbert_kd.results import Table, markdown_table
+from distilbert_kd.results import Table, markdown_line, markdown_table
 
 
 __all__ = ["latex_text", "markdown_text", "notes_of", "tables_of", "title_of"]
@@ -67,7 +67,7 @@ def markdown_text(results: GlueResults) -> str:
     parts = ["# GLUE"]
     for table in tables_of(results):
         parts += [f"## {table.title}", markdown_table(table)]
-    parts.append("\n".join(f"- {note}" for note in notes_of(results)))
+    parts.append("\n".join(f"- {markdown_line(note)}" for note in notes_of(results)))
     return "\n\n".join(parts) + "\n"
 
 

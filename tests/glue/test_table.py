@@ -64,6 +64,13 @@ def test_the_table_of_scores(results):
     assert row_of(text, "95 %, over seeds")[1:4] == ["–", "-24.3 to +39.3", "–"]
 
 
+def test_an_error_is_text():
+    """Prevents an error's own words from being read as markup: `<pad>` vanishes from the page."""
+    failure = Failure(task="sst2", seed=42, error="Expected [CLS], got <pad>.")
+    text = markdown_text(GlueResults(tasks=[], means=[], failures=[failure], submission={}))
+    assert "- FAILED: SST-2, seed 42: Expected \\[CLS\\], got &lt;pad>." in text.splitlines()
+
+
 def test_what_a_reader_must_know(results):
     """Prevents a failed task, a part of the rows, or a file that no student predicted from being overlooked."""
     text = markdown_text(results)
