@@ -32,7 +32,9 @@ _NUM_ROWS = 30
 
 
 def serve_run(path: Path, overrides: Sequence[str] = (), port: int | None = None) -> None:
-    """Serves the page until it is interrupted. It listens on this machine only, and asks nothing of any other.
+    """Serves the page until it is interrupted. It listens on this machine only.
+
+    Another one is asked only for a teacher that the run took from the Hub as it is, if it isn't in the cache.
 
     Args:
         path: the folder of a finished run.
@@ -118,7 +120,7 @@ def _description(results: Mapping[str, Any]) -> str:
     at = "{start:g} to {end:g}".format(**temperature) if isinstance(temperature, Mapping) else f"{temperature:g}"
     layers = [results["models"][name]["num_layers"] for name in ("student", "teacher")]
     how = "" if is_regression_metric(results["metric"]) else f" at T = {at}"
-    return f"A student of {layers[0]} layers, distilled{how} from a teacher of {layers[1]}. Both run here, on the CPU."
+    return f"A student of {layers[0]} layers, distilled{how} from a teacher of {layers[1]}. All runs here, on the CPU."
 
 
 def _rows(folder: RunFolder, results: Mapping[str, Any]) -> tuple[list[list[str]], list[str]]:

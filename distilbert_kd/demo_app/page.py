@@ -172,7 +172,7 @@ def _laid_out(page: Page) -> "gr.Blocks":
     """Whatever comes from data is text on the page, never markup."""
     import gradio as gr  # not at once: the package loads without it
 
-    names = _PAIR[: 1 + page.is_pair] if page.is_pair else ("Text",)
+    names = _PAIR if page.is_pair else ("Text",)
     is_regression = page.labels is None
     with gr.Blocks(title=page.title, analytics_enabled=False) as blocks:
         gr.HTML(f"<h1>{html.escape(page.title)}</h1>{_paragraphs(page.about)}")
