@@ -337,7 +337,8 @@ def push_command(
     with _user_errors():
         show_bars = _configure_logging(quiet)
         _quieten_hub_client(show_bars)
-        from distilbert_kd.hub.push import describe_plan, plan_push, push_run, target_of
+        from distilbert_kd.hub.plan import describe_plan, plan_push
+        from distilbert_kd.hub.push import push_run, target_of
 
         options = {"repo": repo, "private": private, "revision": revision, "tag": tag}
         options |= {"create_pr": create_pr or None, "license": license, "language": language}

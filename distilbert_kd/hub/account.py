@@ -68,7 +68,7 @@ def hub_errors(doing: str, advice: str = "Try again; what was sent already is no
         raise HubError(f"Expected {doing}, got: {_said(error)}. {advice}") from error
 
 
-def check_account(target: HubTarget, api: HfApi | None = None) -> None:
+def check_account(target: HubTarget, api: HfApi) -> None:
     """Login, and rights to write, without changing anything.
 
     Args:
@@ -78,7 +78,6 @@ def check_account(target: HubTarget, api: HfApi | None = None) -> None:
     Raises:
         HubError: there is no token or a wrong one, it may not write there, or a private push would be public.
     """
-    api = api or HfApi()
     account = _whoami(api)
     role = ((account.get("auth") or {}).get("accessToken") or {}).get("role")
     if role == "read":
@@ -97,16 +96,16 @@ def check_account(target: HubTarget, api: HfApi | None = None) -> None:
         )
 
 
-def check_tag_is_free(target: HubTarget) -> None:
+def check_tag_is_free(target: HubTarget, api: HfApi) -> None:
     """A tag that is there already would be found only when the student is pushed.
 
     Args:
         target: where to push.
+        api: the client.
 
     Raises:
         HubError: the repository has the tag.
     """
-    api = HfApi()
     if target.tag is None or is_private(api, target) is None:
         return
     if commit_of_tag(target, api) is not None:
@@ -148,7 +147,7 @@ def check_card(card: ModelCard) -> None:
         card.validate()
 
 
-def prepare_repository(target: HubTarget, api: HfApi | None = None) -> None:
+def prepare_repository(target: HubTarget, api: HfApi) -> None:
     """Makes the repository and the branch, where they are missing.
 
     Args:
@@ -158,7 +157,6 @@ def prepare_repository(target: HubTarget, api: HfApi | None = None) -> None:
     Raises:
         HubError: the Hub refuses.
     """
-    api = api or HfApi()
     if is_private(api, target) is None:
         with hub_errors(f"to make the repository {target.repo}", _GET_TOKEN):
             api.create_repo(target.repo, private=target.private, exist_ok=True)

@@ -1,10 +1,10 @@
 """What the repository holds already: whether a push would change it, and what an earlier student left there."""
 
-import hashlib
 from collections.abc import Mapping
 
 from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash
 
 from distilbert_kd.errors import HubError
 from distilbert_kd.hub.account import commit_of_tag, hub_errors
@@ -65,8 +65,8 @@ def check_tag(
     tagged = commit_of_tag(target, api) if target.tag else None
     if tagged is None:
         return
-    is_same = not stale_files(files, published) and all(_is_same(files, published, name) for name in published.sizes)
-    if tagged != head or not is_same:
+    is_head = tagged == head and not stale_files(files, published)  # before all files are hashed
+    if not (is_head and all(_is_same(files, published, name) for name in published.sizes)):
         raise HubError(
             f"Expected the tag {target.tag} of {target.repo} to be free, got one of something else, at {tagged[:8]}. "
             "Nothing was sent. A tag is never moved: choose another."
@@ -80,5 +80,4 @@ def _is_same(files: Mapping[str, RepoFile], published: PublishedFolder, name: st
     there, path = files[name], published.root / name
     if there.lfs is not None:
         return there.lfs.sha256 == sha256_of(path)
-    content = path.read_bytes()
-    return there.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return there.blob_id == git_hash(path.read_bytes())

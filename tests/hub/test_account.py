@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from huggingface_hub import HfApi
 
 from distilbert_kd.errors import HubError
 from distilbert_kd.hub.account import check_account
@@ -74,4 +75,4 @@ class TestBeforeTraining:
         """A forgotten HF_HUB_OFFLINE is named, in place of a connection that failed."""
         monkeypatch.setenv("HF_TOKEN", "hf_any")
         with pytest.raises(HubError, match="HF_HUB_OFFLINE is set. Unset it"):
-            check_account(HubTarget("ada/tiny"))
+            check_account(HubTarget("ada/tiny"), HfApi())

@@ -22,6 +22,7 @@ LIGHT = (
     "matched_layers",
     "pretraining.recipe",
     "data.tasks",
+    "hub.plan",
     "hub.push",
     "cli",
 )
