@@ -18,6 +18,7 @@ from distilbert_kd.errors import TeacherError
 __all__ = ["check_model_files"]
 
 _CONFIG, _INDEX, _TOKENIZER = "config.json", "model.safetensors.index.json", "tokenizer_config.json"
+_ADAPTER, _TEMPLATES = "adapter_config.json", "additional_chat_templates"
 _LARGEST = 50_000_000
 #: Of a config: another file that is read in its place, and other names for its keys.
 _REDIRECTS = ("configuration_files", "attribute_map")
@@ -37,7 +38,8 @@ def check_model_files(location: str, revision: str | None = None) -> None:
     """
     folder = Path(location)
     problems = list(_links_out(folder)) if folder.is_dir() else []
-    for name, find in ((_CONFIG, _in_config), (_INDEX, _in_index), (_TOKENIZER, _in_tokenizer)):
+    checks = {_CONFIG: _in_config, _INDEX: _in_index, _TOKENIZER: _in_tokenizer, _ADAPTER: _in_adapter}
+    for name, find in checks.items():
         path = folder / name if folder.is_dir() else _from_hub(location, name, revision)
         problems += [f"{name}: {problem}" for problem in (_problems(path, find) if path else ())]
     if problems:
@@ -54,9 +56,9 @@ def _links_out(folder: Path) -> Iterator[str]:
     root = folder.resolve()
     # The Hub's own cache: snapshots/COMMIT holds links to blobs beside it.
     allowed = root.parents[1] / "blobs" if root.parent.name == "snapshots" else root
-    for path in sorted(folder.iterdir()):
+    for path in sorted([*folder.iterdir(), *(folder / _TEMPLATES).glob("*")]):
         if path.is_symlink() and not path.resolve().is_relative_to(root) and path.resolve().parent != allowed:
-            yield f"{path.name}, a link to {path.resolve()}"
+            yield f"{path.relative_to(folder)}, a link to {path.resolve()}"
 
 
 def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
@@ -104,3 +106,8 @@ def _in_tokenizer(content: dict[str, Any]) -> Iterator[str]:
     for name in names if isinstance(names, list) else ():
         if not _PLAIN_NAME.fullmatch(str(name)):
             yield f"a vocabulary in {str(name)!r:.80}"
+
+
+def _in_adapter(content: dict[str, Any]) -> Iterator[str]:
+    """With `peft`, transformers loads the base model from where this says; without it, the adapter is left out."""
+    yield f"an adapter of {str(content.get('base_model_name_or_path'))!r:.80}, to be merged into that model first"

@@ -75,6 +75,20 @@ class TestPaths:
         for load in (load_classifier, load_tokenizer):
             assert f"{name}, a link to {target}" in refused(folder, load)
 
+    def test_a_chat_template_that_is_a_link(self, folder, tmp_path):
+        """`additional_chat_templates` is the one subfolder that a tokenizer reads, and saves with the student."""
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates" / "x.jinja").symlink_to(tmp_path / "secret.env")
+        assert f"additional_chat_templates/x.jinja, a link to {tmp_path}" in refused(folder, load_tokenizer)
+
+    @pytest.mark.parametrize("has_config", [True, False])
+    def test_an_adapter(self, folder, has_config):
+        """With `peft`, a base model from elsewhere would be read; without it, the adapter would be left out."""
+        (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "../outside"}')
+        if not has_config:
+            (folder / "config.json").unlink()
+        assert "adapter_config.json: an adapter of '../outside'" in refused(folder)
+
     def test_links_that_stay(self, folder, tmp_path):
         """Neither the Hub's own cache could be given as a folder, nor a folder that is itself a link."""
         snapshot = tmp_path / "models--ada--tiny" / "snapshots" / ("5" * 40)
