@@ -17,6 +17,7 @@ from distilbert_kd.errors import DataError
 
 __all__ = [
     "HALF_CHARACTER",
+    "NUM_SHOWN",
     "csv_rows",
     "is_unicode",
     "json_rows",
@@ -30,8 +31,8 @@ __all__ = [
 #: What to do about a text that is no `is_unicode`.
 HALF_CHARACTER = "Half of a surrogate pair is no character: write the pair, or remove it."
 
-# Errors name this many rows; the others are counted.
-_NUM_SHOWN = 5
+#: Errors name this many rows; the others are counted.
+NUM_SHOWN = 5
 
 # Between a carriage return and what is no line feed: the end of a line to RFC 4180's readers as well.
 _LONE_RETURN = re.compile(r"(?<=\r)(?=[^\n])")
@@ -125,15 +126,20 @@ def of_width(
     Raises:
         DataError: a row is shorter or longer; the first five are named.
     """
-    wrong: list[tuple[int, int]] = []
+    shown: list[str] = []
+    num_wrong = 0
     for line, cells in rows:
-        if len(cells) != len(names):
-            (wrong.append((line, len(cells))) if broken is None else broken.append(line))
-        elif not wrong:
-            yield line, cells
-    if wrong:
-        shown = ", ".join(f"{count} at line {line}" for line, count in wrong[:_NUM_SHOWN])
-        more = f" and {len(wrong) - _NUM_SHOWN} more" if len(wrong) > _NUM_SHOWN else ""
+        if len(cells) == len(names):
+            if not num_wrong:
+                yield line, cells
+        elif broken is not None:
+            broken.append(line)
+        else:
+            num_wrong += 1
+            if num_wrong <= NUM_SHOWN:
+                shown.append(f"{len(cells)} at line {line}")
+    if num_wrong:
+        more = f" and {num_wrong - NUM_SHOWN} more" if num_wrong > NUM_SHOWN else ""
         advice = (
             "a .tsv file has no quoting, so no text in it can hold a tab or a line end"
             if path.suffix.lower() == ".tsv"
@@ -141,7 +147,7 @@ def of_width(
         )
         raise DataError(
             f"{path}: expected {len(names)} columns ({listed(names)}) in each row; "
-            f"got {shown}{more}. Mend these rows; {advice}."
+            f"got {', '.join(shown)}{more}. Mend these rows; {advice}."
         )
 
 
@@ -159,8 +165,8 @@ def refuse_places(name: str, expected: str, bad: Sequence[tuple[str, Any]], do: 
     """
     if not bad:
         return
-    shown = [f"{shortened(cell)} at {place}" for place, cell in bad[:_NUM_SHOWN]]
-    more = f" and {len(bad) - _NUM_SHOWN} more" if len(bad) > _NUM_SHOWN else ""
+    shown = [f"{shortened(cell)} at {place}" for place, cell in bad[:NUM_SHOWN]]
+    more = f" and {len(bad) - NUM_SHOWN} more" if len(bad) > NUM_SHOWN else ""
     raise DataError(f"{name}: expected {expected}; got {', '.join(shown)}{more}. {do}")
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet
 
 from distilbert_kd.data.file_rows import (
     HALF_CHARACTER,
+    NUM_SHOWN,
     csv_rows,
     is_unicode,
     json_rows,
@@ -25,9 +26,6 @@ __all__ = ["TEXT_ENDINGS", "ending_of", "file_texts"]
 
 #: Each with or without .gz.
 TEXT_ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
-
-#: So many bad cells are named, and no more are looked for.
-_NUM_NAMED = 5
 
 
 def ending_of(path: Path) -> str:
@@ -57,7 +55,7 @@ def file_texts(path: Path, column: str) -> Iterator[str]:
             for place, cell in _cells(path, file, column):
                 if cell is not None and not (isinstance(cell, str) and is_unicode(cell)):
                     bad.append((place, cell))
-                    if len(bad) == _NUM_NAMED:
+                    if len(bad) == NUM_SHOWN:  # no more are looked for
                         break
                 elif not bad:
                     yield cell or ""
