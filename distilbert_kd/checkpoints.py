@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distilbert_kd.errors import StorageError
-from distilbert_kd.storage import room_for, sha256_of, storage_errors, sync, write_text
+from distilbert_kd.storage import file_record, room_for, sha256_of, storage_errors, sync, write_text
 
 
 __all__ = [
@@ -55,7 +55,7 @@ def commit(checkpoint: Path, **record: Any) -> None:
         files = {}
         for path in sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != COMMIT):
             sync(path)
-            files[path.relative_to(checkpoint).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            files[path.relative_to(checkpoint).as_posix()] = file_record(path)
         for folder in sorted((path for path in checkpoint.rglob("*") if path.is_dir()), reverse=True):
             sync(folder)
         sync(checkpoint)
