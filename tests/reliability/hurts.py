@@ -97,6 +97,7 @@ def at_step(what: str, step: int, act: Inside = die) -> Inside:
         def acting(before: Any, trainer: Any, *args: Any, **kwargs: Any) -> Any:
             loss = before(trainer, *args, **kwargs)
             if str(trainer.args.output_dir).endswith(what) and trainer.state.global_step == step - 1:
+                place.mark.touch()
                 act(place)
             return loss
 
@@ -115,10 +116,13 @@ def at_call(owner: str, name: str, call: int = 1, act: Inside = die, what: str =
             nonlocal num_calls
             num_calls += what in " ".join(map(_place_of, args))
             is_due = num_calls == call and what in " ".join(map(_place_of, args))
-            if is_due and not is_after:
+            if not is_due:
+                return before(*args, **kwargs)
+            place.mark.touch()
+            if not is_after:
                 act(place)
             result = before(*args, **kwargs)
-            if is_due and is_after:
+            if is_after:
                 act(place)
             return result
 
@@ -150,7 +154,7 @@ def slow_steps(seconds: float, then: Inside) -> Inside:
 def broken_loss(what: str, step: int) -> Inside:
     """NaN for the logits of one batch, and so for its loss."""
 
-    def install(_: Place) -> None:
+    def install(place: Place) -> None:
         def acting(before: Any, trainer: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
             is_due = str(trainer.args.output_dir).endswith(what) and trainer.state.global_step == step - 1
             head = trainer.accelerator.unwrap_model(model).classifier
@@ -159,6 +163,7 @@ def broken_loss(what: str, step: int) -> Inside:
                 return before(trainer, model, *args, **kwargs)
             finally:
                 if hook is not None:
+                    place.mark.touch()
                     hook.remove()
 
         _wrap("transformers:Trainer", "training_step", acting)
@@ -169,10 +174,11 @@ def broken_loss(what: str, step: int) -> Inside:
 def broken_gradient(what: str, step: int) -> Inside:
     """An infinite gradient in one step, behind a sound loss."""
 
-    def install(_: Place) -> None:
+    def install(place: Place) -> None:
         def acting(before: Any, trainer: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
             loss = before(trainer, model, *args, **kwargs)
             if str(trainer.args.output_dir).endswith(what) and trainer.state.global_step == step - 1:
+                place.mark.touch()
                 next(weight for weight in model.parameters() if weight.grad is not None).grad.fill_(float("inf"))
             return loss
 
@@ -184,13 +190,14 @@ def broken_gradient(what: str, step: int) -> Inside:
 def broken_answer(owner: str, name: str, value: float) -> Inside:
     """One row of what a teacher says, the first time that it is asked."""
 
-    def install(_: Place) -> None:
+    def install(place: Place) -> None:
         is_done = False
 
         def acting(before: Any, *args: Any, **kwargs: Any) -> Any:
             nonlocal is_done
             logits = before(*args, **kwargs)
             if not is_done:
+                place.mark.touch()
                 logits[5] = value
             is_done = True
             return logits

@@ -32,6 +32,11 @@ class Place:
         return self.disk / "filler"
 
     @property
+    def mark(self) -> Path:
+        """A file that is there once the process was hurt from within."""
+        return self.folder / "hurt"
+
+    @property
     def run(self) -> Path:
         """The folder of the run."""
         return self.disk / "run"
@@ -151,45 +156,15 @@ def shard(folder: Path) -> Path:
     return path
 
 
-def replaced(name: str, change: Callable[[Path], None]) -> Around:
-    """One of the inputs is another one for a while."""
+def replaced(name: str, change: Callable[[Path], None], of: str = "inputs") -> Around:
+    """A file in one of the folders is another one, until somebody brings it back."""
 
     @contextmanager
     def around(place: Place) -> Iterator[None]:
-        path = place.inputs / name
+        path = getattr(place, of) / name
         before = path.read_bytes()
         try:
             change(path)
-            yield
-        finally:
-            path.write_bytes(before)
-
-    return around
-
-
-def flipped_for_a_while(name: str) -> Around:
-    """A file of the run that lost a bit, until somebody brings it back."""
-
-    @contextmanager
-    def around(place: Place) -> Iterator[None]:
-        flip(place.disk / name)
-        try:
-            yield
-        finally:
-            flip(place.disk / name)
-
-    return around
-
-
-def cut_for_a_while(name: str) -> Around:
-    """Half a file of the run, until somebody brings it back."""
-
-    @contextmanager
-    def around(place: Place) -> Iterator[None]:
-        path = place.disk / name
-        before = path.read_bytes()
-        try:
-            cut(path)
             yield
         finally:
             path.write_bytes(before)
@@ -234,8 +209,8 @@ def small_disk(size: str = "64m", later: str = "size=64m") -> Around:
         try:
             yield
         finally:
-            place.filler.unlink(missing_ok=True) if later != "rw" else None
             place.remount(later)
+            place.filler.unlink(missing_ok=True)
 
     return around
 
@@ -274,20 +249,23 @@ def in_the_way(name: str) -> Around:
 @contextmanager
 def locked_elsewhere(place: Place) -> Iterator[None]:
     """Another machine is at work in the folder."""
-    lock = place.run / ".lock"
-    place.run.mkdir(parents=True, exist_ok=True)
-    lock.write_text(
-        json.dumps({"host": "elsewhere", "pid": 1, "started": "1", "since": "today", "slurm_job": None}), "utf-8"
-    )
+    lock = _leave_lock(place, "elsewhere", 1)
     yield
     lock.unlink(missing_ok=True)
 
 
 def stale_lock(place: Place) -> None:
     """The lock of a process whose number now belongs to another."""
-    record = {"host": socket.gethostname(), "pid": os.getpid(), "started": "1", "since": "today", "slurm_job": None}
-    place.run.mkdir(parents=True, exist_ok=True)
-    (place.run / ".lock").write_text(json.dumps(record), "utf-8")
+    _leave_lock(place, socket.gethostname(), os.getpid())
+
+
+def _leave_lock(place: Place, host: str, pid: int) -> Path:
+    lock = place.run / ".lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text(
+        json.dumps({"host": host, "pid": pid, "started": "1", "since": "today", "slurm_job": None}), "utf-8"
+    )
+    return lock
 
 
 @contextmanager

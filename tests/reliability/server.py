@@ -52,13 +52,11 @@ def child(request: dict[str, Any], rank: int, port: int) -> None:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
         os.environ |= {"LOCAL_WORLD_SIZE": str(request["processes"])}
     place = Place(Path(request["folder"]), Path(sys.argv[1]))
-    is_stock = request["program"] == "stock"
     if request["fault"] is not None:
-        fault = FAULTS[request["fault"]]
-        inside = fault.inside_stock if is_stock and fault.inside_stock is not None else fault.inside
+        inside = FAULTS[request["fault"]].inside_of(request["program"])
         if inside is not None:
             inside(place)
-    if is_stock:
+    if request["program"] == "stock":
         stock.main(place, request["overrides"])
     else:
         run_ours(place, request["overrides"], request["options"])

@@ -78,16 +78,15 @@ def note(record_property):
 @pytest.fixture
 def try_one(server, reference_of, note, tmp_path):
     def try_one(program, name):
-        fault = FAULTS[name]
+        fault, place = FAULTS[name], Place(tmp_path / "case", server.inputs)
         processes = fault.processes if not fault.begun else 1
         try:
-            finding = try_fault(
-                Program(program, server), fault, name, reference_of(program, processes), tmp_path / "case"
-            )
+            finding = try_fault(Program(program, server), fault, name, reference_of(program, processes), place.folder)
         except PermissionError as error:
             pytest.skip(str(error))
         finally:
-            Place(tmp_path / "case", server.inputs).release()
+            place.release()
+        assert fault.inside_of(program) is None or place.mark.exists(), "nothing was hurt"
         note(program, finding, name)
         return finding
 
