@@ -57,4 +57,4 @@ def describe_plan(plan: Sequence[PublishedFolder], target: HubTarget) -> str:
         if published.left_out:
             lines.append(f"Left out of the student's folder: {', '.join(published.left_out)}")
     folders = " and ".join(str(published.root) for published in plan)
-    return "\n".join([*lines, f"Nothing was sent. The folder is {folders}"])
+    return "\n".join([*lines, f"Nothing was sent. To look at: {folders}"])

@@ -91,7 +91,7 @@ def test_dry_run_shows_both_and_sends_nothing(client, hub, run):
     answer = push(client, run, "--space", "--dry-run", token=None)
     assert answer.exit_code == 0, answer
     assert "To the Space ada/tiny" in answer.stdout and re.search(r"[\d,]+  app\.py$", answer.stdout, re.MULTILINE)
-    assert f"The folder is {run / 'hub'} and {run / 'space'}" in answer.stdout
+    assert f"To look at: {run / 'hub'} and {run / 'space'}" in answer.stdout
     assert hub.log == []
 
 
