@@ -1,61 +1,45 @@
 """`distilbert-kd layers`: the search of `layer_search` for the teacher and the rows of a recipe.
 
-Training rows are held out to judge the maps, so that the splits which a run reports choose nothing. Neither the
-students nor a teacher that is fine-tuned here learn from them; a teacher that was there already most likely has, and
-the report says so. Importance is measured on the students' own sample, so that no map was chosen on
-the rows that rank it.
+Training rows are held out to judge the maps (see `held_out`). Importance is measured on the students' own sample, so
+that no map was chosen on the rows that rank it.
 """
 
 import logging
-import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 from accelerate import PartialState
-from transformers import PreTrainedModel, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments
 
 from distilbert_kd.data.loading import load_task
-from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.environment import describe_environment
-from distilbert_kd.errors import DataError, RecipeError
+from distilbert_kd.errors import RecipeError
 from distilbert_kd.evaluation import evaluate_logits
 from distilbert_kd.hardware import describe_device
+from distilbert_kd.held_out import HELD_OUT, hold_out, open_school
 from distilbert_kd.layer_importance import measure_on
 from distilbert_kd.layer_search import LayerSearch, search_layers
 from distilbert_kd.layer_search_report import write_report
 from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric, labelled
 from distilbert_kd.plan_lines import num_training_steps
-from distilbert_kd.prepared_arguments import best_epoch, prediction_arguments, training_arguments
+from distilbert_kd.prepared_arguments import prediction_arguments, training_arguments
 from distilbert_kd.recipe import Recipe
-from distilbert_kd.recipe_parts import (
-    cache_dir_of,
-    check_architecture,
-    log_data,
-    readers_of,
-    schedule_of,
-    student_of,
-    terms_of,
-)
+from distilbert_kd.recipe_parts import check_architecture, log_data, readers_of
 from distilbert_kd.run_folder import RunFolder
-from distilbert_kd.scoring import check_teacher_score, labels_of
+from distilbert_kd.scoring import labels_of
 from distilbert_kd.storage import write_text
 from distilbert_kd.student.build import count_layers
 from distilbert_kd.student.layer_maps import resolve_layers
-from distilbert_kd.task_rows import Reader
-from distilbert_kd.teacher_cache import ask_teacher, logits_column
-from distilbert_kd.training import train_model
+from distilbert_kd.teacher_cache import logits_column
 
 
-__all__ = ["HELD_OUT", "SearchSize", "hold_out", "run_layer_search"]
+__all__ = ["SearchSize", "run_layer_search"]
 
 logger = logging.getLogger(__name__)
-
-#: What the rows that judge are called.
-HELD_OUT = "held-out"
 
 #: The share of a short distillation that replaces a warm-up given in steps.
 _WARMUP = 0.1
@@ -131,53 +115,20 @@ def run_layer_search(
     num_layers = len(resolve_layers(count_layers(teacher.model), recipe.student.num_layers, recipe.student.layers))
     check_architecture(teacher, data, recipe)
     log_data(data, teacher.rows, recipe.data.max_length)
-    teacher_name = _train_teacher(recipe, teacher, data, folder, show_bars)
-    sample, data_of_sample = _sample(teacher, data, size.num_rows, recipe.seed)
-
-    def ask(split: str) -> datasets.Dataset:
-        return ask_teacher(sample, data_of_sample, split, recipe.data.max_length, prediction, cache_dir_of(recipe))
-
-    answers, answers_held_out = ask("train"), ask(HELD_OUT)
-    judging = sample.rows.evaluation[HELD_OUT]
-    caveats = check_teacher_score(
-        logits_column(answers_held_out),
-        labels_of(judging),
-        data.metric,
-        teacher_name,
-        HELD_OUT,
-        recipe.teacher.allow_near_chance,
-    )
+    school = open_school(recipe, teacher, teacher, data, size.num_rows, folder, prediction, show_bars)
+    sample, judging, metric = school.teacher, school.judging, school.metric
     choosing = np.flatnonzero(labelled(labels_of(sample.rows.train)))[: len(judging)]
-    choosing_rows, choosing_answers = sample.rows.train.select(choosing), answers.select(choosing)
-    tokenizer, metric = sample.tokenizer, data.metric
-
-    signal: dict[str, Any] = (
-        {"teacher": sample.model, "terms": terms_of(recipe)}
-        if recipe.distillation.has_deep_terms
-        else {"teacher_logits": answers}
-    )
+    choosing_rows, choosing_answers = sample.rows.train.select(choosing), school.answers.select(choosing)
 
     def distil(layers: list[int], seed: int) -> PreTrainedModel:
-        set_seed(seed)
-        student = student_of(sample, layers, recipe)
-        with tempfile.TemporaryDirectory(prefix=".student-", dir=folder.root) as nowhere:
-            train_model(
-                "-".join(map(str, layers)),
-                student,
-                metric,
-                distillations[seed],
-                Path(nowhere),
-                **signal,
-                temperature=schedule_of(recipe.distillation.temperature),
-                alpha=schedule_of(recipe.distillation.alpha),
-            )
+        student, _ = school.distil(recipe, layers, distillations[seed], folder.root)
         return student.model
 
     search = search_layers(
         teacher.model,
         num_layers,
-        measure_on(choosing_rows, choosing_answers, tokenizer, metric, prediction),
-        measure_on(judging, answers_held_out, tokenizer, metric, prediction),
+        measure_on(choosing_rows, choosing_answers, sample.tokenizer, metric, prediction),
+        measure_on(judging, school.answers_held_out, sample.tokenizer, metric, prediction),
         distil,
         seeds,
         {"recipe": recipe.student.layers} if isinstance(recipe.student.layers, list) else None,
@@ -185,9 +136,9 @@ def run_layer_search(
     )
     about = {
         "name": recipe.name,
-        "teacher": teacher_name,
+        "teacher": school.teacher_name,
         "is_teacher_trained_here": recipe.teacher.finetune is not None,
-        "teacher_score": _score_of(answers_held_out, judging, metric),
+        "teacher_score": _score_of(school.answers_held_out, judging, metric),
         "importance_score": _score_of(choosing_answers, choosing_rows, metric),
         "score_name": SCORE_NAMES[metric],
         "is_regression": is_regression_metric(metric),
@@ -196,50 +147,12 @@ def run_layer_search(
         "num_steps": num_steps,
         "seeds": seeds,
         "seconds": round(time.perf_counter() - start, 1),
-        "caveats": caveats,
+        "caveats": school.caveats,
         "environment": describe_environment(),
     }
     if not is_main:
         return "", folder.root
     return _write(folder, recipe, search, about), folder.root
-
-
-def hold_out(data: TaskData, num_held_out: int, seed: int) -> TaskData:
-    """Takes labelled rows out of the training rows; they stand in for the evaluation splits, which are put away.
-
-    Args:
-        data: the task.
-        num_held_out: how many rows; a quarter of the labelled ones at most.
-        seed: of the draw. The same seed and rows give the same draw.
-
-    Returns:
-        The task, with the other rows to train on and `HELD_OUT` as the only split that is scored.
-
-    Raises:
-        DataError: there are fewer than four labelled training rows.
-    """
-    with_label = np.flatnonzero(labelled(data.train["label"][:]))
-    num_possible = len(with_label) // 4
-    if not num_possible:
-        raise DataError(
-            f"Expected at least 4 labelled training rows, to hold some out, got {len(with_label)} in {data.source}. "
-            "Give more rows."
-        )
-    if num_held_out > num_possible:
-        logger.warning("%d rows are held out, a quarter of the labelled ones.", num_possible)
-    drawn = np.random.default_rng(seed).permutation(with_label)[: min(num_held_out, num_possible)]
-    others = np.setdiff1d(np.arange(len(data.train)), drawn)
-    return replace(
-        data, train=data.train.select(others), evaluation={HELD_OUT: data.train.select(np.sort(drawn))}, test={}
-    )
-
-
-def _sample(teacher: Reader, data: TaskData, num_rows: int, seed: int) -> tuple[Reader, TaskData]:
-    """The teacher and the task, with no more training rows than the students may learn from."""
-    total = len(data.train)
-    drawn = np.sort(np.random.default_rng(seed).permutation(total)[:num_rows])
-    rows = replace(teacher.rows, train=teacher.rows.train.select(drawn))
-    return replace(teacher, rows=rows), replace(data, train=data.train.select(drawn))
 
 
 def _distillation_arguments(
@@ -260,18 +173,6 @@ def _distillation_arguments(
         short["warmup_steps"] = _WARMUP
         logger.info("warm-up: %.0f %% of a short distillation, in place of training.warmup_steps", 100 * _WARMUP)
     return training_arguments({**recipe.training, **short}, "training", folder.root, seed, show_bars)
-
-
-def _train_teacher(recipe: Recipe, teacher: Reader, data: TaskData, folder: RunFolder, show_bars: bool) -> str:
-    """Fine-tunes the teacher if the recipe says so; says where the teacher is."""
-    if recipe.teacher.finetune is None:
-        return recipe.teacher.model
-    values = {**best_epoch(), **recipe.teacher.finetune}
-    with tempfile.TemporaryDirectory(prefix=".checkpoints-", dir=folder.root) as checkpoints:
-        arguments = training_arguments(values, "teacher.finetune", Path(checkpoints), recipe.seed, show_bars)
-        train_model("teacher", teacher, data.metric, arguments, folder.teacher)
-    logger.info("teacher: for further searches: teacher.model=%s teacher.finetune=null", folder.teacher)
-    return str(folder.teacher)
 
 
 def _score_of(answers: datasets.Dataset, rows: datasets.Dataset, metric: str) -> float:

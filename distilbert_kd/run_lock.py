@@ -1,4 +1,4 @@
-"""One run in one folder at a time."""
+"""One run in one folder at a time, and other work that only one process may do."""
 
 import json
 import logging
@@ -16,9 +16,12 @@ from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.storage import storage_errors
 
 
-__all__ = ["locked"]
+__all__ = ["is_locked", "lock", "locked"]
 
 logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at a lock that another process holds.
+_PAUSE = 0.2
 
 
 @contextmanager
@@ -34,17 +37,59 @@ def locked(folder: RunFolder) -> Iterator[None]:
     Raises:
         StorageError: another process holds it, or it can't be written.
     """
-    path, mine = folder.make().lock, _myself()
+    try:
+        with lock(folder.make().lock):
+            yield
+    finally:
+        with suppress(OSError):
+            folder.root.rmdir()  # only if nothing is in it
+
+
+@contextmanager
+def lock(path: Path, is_waiting: bool = False) -> Iterator[None]:
+    """Holds a lock, which is a file that says who holds it. One of a process that is no more is taken over.
+
+    Args:
+        path: the file, in a folder that is there.
+        is_waiting: whether to wait for another process that holds it, and say so.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        StorageError: another process holds it and it is not waited for, or it can't be written.
+    """
+    mine = _myself()
     with storage_errors(path):
-        if not _create(path, mine):
-            _take_over(path, mine)
+        _acquire(path, mine, is_waiting)
     try:
         yield
     finally:
         if _read(path) == mine:
             path.unlink(missing_ok=True)
-        with suppress(OSError):
-            folder.root.rmdir()  # only if nothing is in it
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock, as far as can be known: on another machine it is believed to be at work."""
+    theirs = _read(path)
+    return bool(theirs) and not _is_stale(theirs, _myself())
+
+
+def _acquire(path: Path, mine: dict[str, Any], is_waiting: bool) -> None:
+    start = time.monotonic()
+    is_said = False
+    while not _create(path, mine):
+        try:
+            _take_over(path, mine)
+            return
+        except StorageError:
+            if not is_waiting:
+                raise
+        theirs = _read(path)
+        if theirs and not is_said and time.monotonic() - start > 5 * _PAUSE:
+            is_said = True
+            logger.info("waiting for process %s on %s, which holds %s", theirs["pid"], theirs["host"], path)
+        time.sleep(_PAUSE)
 
 
 def _myself() -> dict[str, Any]:

@@ -4,7 +4,7 @@ import copy
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PrinterCallback,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
@@ -74,9 +75,11 @@ def train_model(
     teacher_logits: datasets.Dataset | None = None,
     temperature: float | Schedule = 2.0,
     alpha: float | Schedule = 0.0,
+    alpha_augmented: float = 1.0,
     terms: Mapping[str, Term] | None = None,
     attn_implementation: str | None = None,
     continuation: Continuation | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Trained:
     """Trains one model and saves it: on the labels alone without a teacher (the standard objective), or distilled.
 
@@ -91,9 +94,11 @@ def train_model(
         teacher_logits: its answers to the training rows, as a column.
         temperature: T of the soft targets.
         alpha: weight of the soft targets; 0 without a teacher.
+        alpha_augmented: the same for augmented rows.
         terms: deeper terms by name; for a teacher that is asked online.
         attn_implementation: of the model and the teacher while it is trained; None for theirs.
         continuation: where to go on from; with it, SIGINT and SIGTERM let it save and stop.
+        callbacks: of the Trainer, beside its own.
 
     Returns:
         The history and the time.
@@ -124,9 +129,11 @@ def train_model(
             eval_dataset=main_rows.select(np.argsort(row_lengths(main_rows), kind="stable")),  # scores know no order
             processing_class=tokenizer,
             compute_metrics=compute_metrics,
+            callbacks=list(callbacks),
             teacher=teacher,
             temperature=temperature,
             alpha=alpha,
+            alpha_augmented=alpha_augmented,
             terms=terms,
             first_position_only=True,  # for all models: without terms, student and control draw the same dropout
         )

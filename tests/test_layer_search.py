@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from distilbert_kd import cli, layer_search_report, layer_search_run
+from distilbert_kd import cli, held_out, layer_search_report
 from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.errors import DataError, RecipeError, StorageError
+from distilbert_kd.held_out import HELD_OUT, hold_out
 from distilbert_kd.layer_importance import Nearness
 from distilbert_kd.layer_search import Candidate, candidate_maps, search_layers
 from distilbert_kd.layer_search_report import render_search, write_report
-from distilbert_kd.layer_search_run import HELD_OUT, SearchSize, hold_out, run_layer_search
+from distilbert_kd.layer_search_run import SearchSize, run_layer_search
 from distilbert_kd.recipe import load_recipe
 from distilbert_kd.student.build import build_student
 from tests.tagged_layers import tagged_bert, two_that_stand_in_for_each_other
@@ -182,7 +183,7 @@ class TestCommand:
         # Each text once, so that a row can be told by its tokens.
         texts = list({row["text"]: row for row in review_rows(400)}.values())
         data = f"data.train={write_jsonl(tmp_path / 'train.jsonl', texts)}"
-        monkeypatch.setattr(layer_search_run, "train_model", training)
+        monkeypatch.setattr(held_out, "train_model", training)
         with pytest.raises(Stop):
             run_layer_search(load_recipe(folder / "recipe.yaml", [data]), SearchSize(32, 16), tmp_path / "out")
         assert seen["what"] == ("teacher", len(texts) - 16)
@@ -226,7 +227,7 @@ class TestCommand:
             "distillation.terms={hidden_cosine: 0.5}",
             "distillation.alpha=0.3",
         ]
-        monkeypatch.setattr(layer_search_run, "train_model", training)
+        monkeypatch.setattr(held_out, "train_model", training)
         with pytest.raises(Stop):
             run_layer_search(
                 load_recipe(folder / "recipe.yaml", [*teacher, *asked, "teacher.cache=false"]),
@@ -235,7 +236,7 @@ class TestCommand:
             )
         assert (seen["architecture"], seen["num_rows"], seen["alpha"]) == ("distilbert", 32, 0.3)
         assert seen["terms"]["hidden_cosine"].weight == 0.5
-        assert seen["teacher"] is not None and "teacher_logits" not in seen
+        assert seen["teacher"] is not None and seen["teacher_logits"] is None
 
     def test_another_start_of_the_student_is_refused(self, first_search, tmp_path):
         """Prevents a ranking of cuts of a model that no student is made of."""

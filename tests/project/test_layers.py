@@ -145,6 +145,7 @@ def test_recipe_stays_at_the_top():
         "finished_run",
         "glue.benchmark",
         "glue.plan",
+        "held_out",
         "layer_search_run",
         "pipeline",
         "plan",
