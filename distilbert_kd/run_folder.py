@@ -195,11 +195,24 @@ class RunFolder:
             got = "a file" if folder.root.is_file() else "nothing"
             raise StorageError(f"Expected a run folder at {path}, got {got}. Give the output_dir of a finished run.")
         if missing:
+            folder.refuse_unfinished()
             raise StorageError(
                 f"Expected a finished run in {path}, got a folder without {', '.join(missing)}. "
                 "Give the output_dir of a finished run, or run the recipe again into a new folder."
             )
         return folder
+
+    def refuse_unfinished(self) -> None:
+        """Says of a run that is not finished how to go on with it; a folder without such a run is let through.
+
+        Raises:
+            StorageError: the run in the folder is going on, or was cut off.
+        """
+        if self.progress.is_file() and not self.results.is_file():
+            raise StorageError(
+                f"Expected a finished run in {self.root}, got one that is still going on or was cut off. Wait for it, "
+                f"or go on with it by the same command as before: distilbert-kd run {self.recipe}"
+            )
 
     def _missing(self) -> list[str]:
         needed = [self.recipe, self.environment, self.results, self.student / "config.json"]

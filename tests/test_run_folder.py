@@ -145,6 +145,15 @@ def test_open_names_all_that_is_missing(finished):
         RunFolder.open(finished.root)
 
 
+def test_open_says_how_to_go_on_with_a_run_that_was_cut_off(finished):
+    """Sent into a new folder, its user would train for hours again what one command finishes."""
+    finished.results.unlink()
+    finished.progress.write_text("{}")
+    with pytest.raises(StorageError, match=r"cut off.*go on with it.*distilbert-kd run \S+recipe\.yaml") as caught:
+        RunFolder.open(finished.root)
+    assert "new folder" not in str(caught.value)
+
+
 def test_open_refuses_a_missing_folder_and_a_file(tmp_path):
     """A misspelt path would be reported as an incomplete run."""
     with pytest.raises(StorageError, match="got nothing"):

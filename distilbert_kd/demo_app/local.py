@@ -46,6 +46,7 @@ def serve_run(path: Path, overrides: Sequence[str] = (), port: int | None = None
         StorageError: it is no finished run.
         TeacherError: the student can't be loaded.
     """
+    RunFolder.open(path)  # a wrong folder is no reason to install anything
     if find_spec("gradio") is None:
         raise RecipeError(
             "Expected the package gradio, which makes the page, got none. Install it with the extra demo-app: "

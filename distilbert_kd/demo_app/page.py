@@ -194,10 +194,18 @@ def _laid_out(page: Page) -> "gr.Blocks":
             )
         verdict = gr.HTML()
 
-        def ask(degree: float, *given: str) -> tuple[Any, Any, str]:
-            return _shown(page, given, degree)
+        # Clients of the endpoint pass them in this order, or by these names.
+        def ask(text: str, temperature: float = 1) -> tuple[Any, Any, str]:
+            return _shown(page, [text], temperature)
 
-        asked: dict[str, Any] = {"fn": ask, "inputs": [temperature, *texts], "outputs": [student, teacher, verdict]}
+        def ask_pair(first_text: str, second_text: str, temperature: float = 1) -> tuple[Any, Any, str]:
+            return _shown(page, [first_text, second_text], temperature)
+
+        asked: dict[str, Any] = {
+            "fn": ask_pair if page.is_pair else ask,
+            "inputs": [*texts, temperature],
+            "outputs": [student, teacher, verdict],
+        }
         gr.on([button.click, *(text.submit for text in texts)], **asked, api_name="ask")
         temperature.change(**asked, api_visibility="private", trigger_mode="always_last")
         if page.rows:

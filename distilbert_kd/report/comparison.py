@@ -83,7 +83,9 @@ def compare_runs(runs: Sequence[FinishedRun]) -> list[Setting]:
             )
     flat = [_flat(_recipe(group[0])) for group in groups.values()]
     keys = dict.fromkeys(key for each in flat for key in each)
-    differing = [key for key in keys if len({json.dumps(each.get(key)) for each in flat}) > 1]
+    # A section that is empty in one run and has keys in another is told by those keys.
+    parents = {key.rsplit(".", 1)[0] for key in keys if "." in key}
+    differing = [key for key in keys if key not in parents and len({json.dumps(each.get(key)) for each in flat}) > 1]
     return [
         _setting(sorted(group, key=lambda run: run.results["seed"]), {key: each.get(key) for key in differing})
         for group, each in zip(groups.values(), flat, strict=True)
@@ -151,7 +153,12 @@ def _setting(group: Sequence[FinishedRun], differing: Mapping[str, Any]) -> Sett
 
 
 def _told(value: Any) -> str:
-    return "not set" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A value in words: a key that a run does not have is at its default, and a section may be there without keys."""
+    if value is None:
+        return "not set"
+    if value == {}:
+        return "all defaults"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def summary_of(values: Sequence[float]) -> Summary:

@@ -59,6 +59,7 @@ def read_run(path: Path) -> FinishedRun:
     """
     folder = RunFolder(Path(path))
     if not folder.results.is_file():
+        folder.refuse_unfinished()
         got = "no results.json in it" if folder.root.is_dir() else "no such folder"
         raise StorageError(f"Expected the folder of a finished run at {path}, got {got}. Give a run's output_dir.")
     results = read_record(folder.results)

@@ -33,7 +33,9 @@ def invoke(monkeypatch):
 def test_without_gradio_it_says_what_to_install(invoke, monkeypatch, tmp_path):
     """A ModuleNotFoundError with a traceback tells a newcomer that the program is broken."""
     monkeypatch.setattr(local, "find_spec", lambda name: None)
-    done = invoke("demo", tmp_path)
+    done = invoke("demo", tmp_path / "nonesuch")
+    assert done.exit_code == 4 and "nonesuch, got nothing" in done.stderr and "pip" not in done.stderr
+    done = invoke("demo", run_to_try(tmp_path / "run"))
     assert done.exit_code == 2 and "pip install" in done.stderr and "demo-app" in done.stderr
     assert "Traceback" not in done.output
 
@@ -55,7 +57,7 @@ def server(tmp_path_factory):
 def ask(port: int, temperature: float, text: str) -> list:
     """What the page's own endpoint answers: student, teacher, sentences."""
     url = f"http://127.0.0.1:{port}/gradio_api/call/ask"
-    body = json.dumps({"data": [temperature, text]}).encode()
+    body = json.dumps({"data": [text, temperature]}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as reply:
         event = json.load(reply)["event_id"]
@@ -77,6 +79,21 @@ def test_both_models_answer(server):
             got = {each["label"]: each["confidence"] for each in said["confidences"]}
             assert got == pytest.approx(expected, abs=1e-5)
         assert "Forward pass: student " in sentences and f"At T = {temperature} " in sentences
+
+
+def test_endpoint_takes_the_text_first(server, tmp_path):
+    """Who calls the page by hand passes the text first; as a temperature it would be an error that names neither."""
+
+    def parameters(port: int) -> list[tuple[str, bool]]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/gradio_api/info", timeout=30) as reply:
+            endpoints = json.load(reply)["named_endpoints"]
+        assert endpoints.keys() == {"/ask"}
+        return [(each["parameter_name"], each["parameter_has_default"]) for each in endpoints["/ask"]["parameters"]]
+
+    assert parameters(server[1]) == [("text", False), ("temperature", True)]
+    pair = local.start(local.page_of_run(run_to_try(tmp_path / "pair", text_pair="other")))
+    assert parameters(pair.server_port) == [("first_text", False), ("second_text", False), ("temperature", True)]
+    pair.close()
 
 
 def test_nothing_is_asked_of_an_empty_text(server):

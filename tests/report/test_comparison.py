@@ -58,6 +58,37 @@ def test_a_setting_is_named_by_what_differs(runs):
     assert second.name == "hot<b>: distillation.temperature=8.0"
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        (
+            {"distillation": {"temperature": 2.0, "alpha": 0.5, "terms": {}}},
+            {"distillation": {"temperature": 2.0, "alpha": 0.5, "terms": {"hidden_mse": 1.0}}},
+            "terms.hidden_mse=",
+        ),
+        ({"teacher": {"finetune": {}}}, {"teacher": {"finetune": {"learning_rate": 1.0}}}, "finetune.learning_rate="),
+        ({"student": {"num_layers": None}}, {"student": {"num_layers": 1.0}}, "student.num_layers="),
+        ({"student": {}}, {"student": {"num_layers": 1.0}}, "student.num_layers="),
+    ],
+)
+def test_what_a_run_does_not_set_is_told_in_words(tmp_path, ours, theirs, told):
+    """`terms={}` beside `terms.hidden_mse=None` is Python, and reads as two differences where there is one."""
+    runs = [fake_run(tmp_path / "one", **ours), fake_run(tmp_path / "other", **theirs)]
+    names = [setting.name.removeprefix("fake: ") for setting in compare_runs([read_run(run) for run in runs])]
+    assert names[0].endswith(f"{told}not set") and names[1].endswith(f"{told}1.0")
+    assert [name.count("=") for name in names] == [1, 1]
+
+
+def test_a_section_without_keys_is_told_from_one_that_is_missing(tmp_path):
+    """`finetune: {}` trains the teacher; without it the teacher comes as it is."""
+    runs = [
+        fake_run(tmp_path / "one", teacher={"model": "m", "finetune": {}}),
+        fake_run(tmp_path / "other", teacher={"model": "m"}),
+    ]
+    names = [setting.name for setting in compare_runs([read_run(run) for run in runs])]
+    assert names == ["fake: teacher.finetune=all defaults", "fake: teacher.finetune=not set"]
+
+
 def test_runs_of_own_data_stand_in_one_table_whatever_their_names(tmp_path):
     """A name of its own is how a second run gets a folder; rows that are the same must be compared."""
     for name, seed in (("first", 1), ("second", 2)):

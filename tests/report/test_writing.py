@@ -176,6 +176,15 @@ def test_no_run_no_report(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_was_cut_off_has_no_report_yet(tmp_path):
+    """One command finishes it; "give a run's output_dir" sounds like a wrong path."""
+    run = RunFolder(fake_run(tmp_path / "run"))
+    run.results.unlink()
+    run.progress.write_text("{}", "utf-8")
+    with pytest.raises(StorageError, match=f"go on with it .*distilbert-kd run {run.recipe}"):
+        write_report(run.root)
+
+
 @pytest.fixture(scope="module")
 def browser() -> str:
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
