@@ -1,15 +1,16 @@
 """One run in one folder at a time, and other work that only one process may do."""
 
+import errno
+import fcntl
 import json
 import logging
 import os
 import socket
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from distilbert_kd.errors import StorageError
 from distilbert_kd.run_folder import RunFolder
@@ -22,6 +23,12 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at a lock that another process holds.
 _PAUSE = 0.2
+
+#: Seconds in which a process reads the file, decides and writes.
+_MOMENT = 1.0
+
+#: What a file system says that knows no `flock`: Lustre without it, NFS without its server for locks.
+_WITHOUT_FLOCK = frozenset((errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL))
 
 
 @contextmanager
@@ -49,6 +56,9 @@ def locked(folder: RunFolder) -> Iterator[None]:
 def lock(path: Path, is_waiting: bool = False) -> Iterator[None]:
     """Holds a lock, which is a file that says who holds it. One of a process that is no more is taken over.
 
+    The record in the file is the lock, so that it holds on other machines, and over a restart of a Slurm job. It is
+    read and written, or removed, under `flock`, so that of several processes each sees what the one before it wrote.
+
     Args:
         path: the file, in a folder that is there.
         is_waiting: whether to wait for another process that holds it, and say so.
@@ -65,31 +75,111 @@ def lock(path: Path, is_waiting: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        if _read(path) == mine:
-            path.unlink(missing_ok=True)
+        with suppress(OSError), _alone(path, "r+") as (file, _):
+            if _read(file) == mine:
+                path.unlink()
 
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds a lock, as far as can be known: on another machine it is believed to be at work."""
-    theirs = _read(path)
+    theirs = _holder(path)
     return bool(theirs) and not _is_stale(theirs, _myself())
 
 
 def _acquire(path: Path, mine: dict[str, Any], is_waiting: bool) -> None:
     start = time.monotonic()
     is_said = False
-    while not _create(path, mine):
-        try:
-            _take_over(path, mine)
-            return
-        except StorageError:
-            if not is_waiting:
-                raise
-        theirs = _read(path)
-        if theirs and not is_said and time.monotonic() - start > 5 * _PAUSE:
+    while theirs := _take(path, mine):
+        who = f"process {theirs['pid']} on {theirs['host']} since {theirs['since']}"
+        if not is_waiting:
+            raise StorageError(
+                f"Expected a run folder that no other run is writing to, got {path.parent}, where {who} is at work. "
+                f"Wait for it, or choose another folder with output_dir=... If that process is no more, remove {path}."
+            )
+        if not is_said and time.monotonic() - start > 5 * _PAUSE:
             is_said = True
-            logger.info("waiting for process %s on %s, which holds %s", theirs["pid"], theirs["host"], path)
+            logger.info("waiting for %s, which holds %s", who, path)
         time.sleep(_PAUSE)
+
+
+def _take(path: Path, mine: dict[str, Any]) -> dict[str, Any]:
+    """Takes a lock that is free, of a process that is no more, or not whole because its process was killed.
+
+    Args:
+        path: the file.
+        mine: the record of this process.
+
+    Returns:
+        Empty; else the record of the process that holds it.
+    """
+    with _alone(path, "a+") as (file, is_alone):
+        theirs = _read(file)
+        if theirs and not _is_stale(theirs, mine):
+            return theirs
+        was_there = os.fstat(file.fileno()).st_size > 0
+        try:
+            _write(file, mine)
+        except BaseException:
+            path.unlink()
+            raise
+    if not is_alone:
+        time.sleep(_MOMENT)
+        if _holder(path) != mine:  # the last one that wrote has it
+            return _take(path, mine)
+    if was_there:
+        logger.warning(
+            "The run of process %s in %s was cut off; this one takes over.", theirs.get("pid", "?"), path.parent
+        )
+    return {}
+
+
+@contextmanager
+def _alone(path: Path, mode: str) -> Iterator[tuple[IO[str], bool]]:
+    """A lock's file, open, while no other process writes it; and whether the file system can see to that."""
+    while True:
+        with path.open(mode, encoding="utf-8") as file:  # closing it ends the flock
+            is_alone = True
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH if mode == "r" else fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in _WITHOUT_FLOCK:
+                    raise
+                is_alone = False
+            if _is_at(path, file):  # else another process removed it meanwhile
+                yield file, is_alone
+                return
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _write(file: IO[str], record: dict[str, Any]) -> None:
+    file.truncate(0)
+    json.dump(record, file)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    """The record of a lock; empty where there is none, or none that is whole."""
+    try:
+        with _alone(path, "r") as (file, _):
+            return _read(file)
+    except OSError:
+        return {}
+
+
+def _read(file: IO[str]) -> dict[str, Any]:
+    file.seek(0)
+    try:
+        record = json.load(file)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) and record.keys() >= {"host", "pid", "started", "since"} else {}
 
 
 def _myself() -> dict[str, Any]:
@@ -101,73 +191,6 @@ def _myself() -> dict[str, Any]:
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "slurm_restart": os.environ.get("SLURM_RESTART_COUNT"),
     }
-
-
-def _create(path: Path, record: dict[str, Any]) -> bool:
-    """Makes the lock, whole, if there is none; a process that is killed here leaves none."""
-    whole = _aside(path)
-    try:
-        _write(whole, record)
-        try:
-            os.link(whole, path)
-        except FileExistsError:
-            return False
-        except OSError:  # some file systems have no links
-            return _create_in_place(path, record)
-        return True
-    finally:
-        whole.unlink(missing_ok=True)
-
-
-def _create_in_place(path: Path, record: dict[str, Any]) -> bool:
-    try:
-        _write(path, record)
-    except FileExistsError:
-        return False
-    return _read(path) == record  # it was empty for a moment, and another run may have taken it over
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    with path.open("x", encoding="utf-8") as file:
-        json.dump(record, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-
-
-def _take_over(path: Path, mine: dict[str, Any]) -> None:
-    """Takes over a lock of a process that is no more, or one that is not whole: its process was killed."""
-    theirs = _read(path)
-    if theirs and not _is_stale(theirs, mine):
-        who = f"process {theirs['pid']} on {theirs['host']} since {theirs['since']}"
-        raise StorageError(
-            f"Expected a run folder that no other run is writing to, got {path.parent}, where {who} is at work. Wait "
-            f"for it, or choose another folder with output_dir=... If that process is no more, remove {path}."
-        )
-    if not _replace(path, theirs, mine):
-        raise StorageError(
-            f"Expected to take over the run folder {path.parent}, got another run that does so. Wait for it, or "
-            "choose another folder with output_dir=..."
-        )
-    logger.warning(
-        "The run of process %s in %s was cut off; this one takes over.", theirs.get("pid", "?"), path.parent
-    )
-
-
-def _replace(path: Path, theirs: dict[str, Any], mine: dict[str, Any]) -> bool:
-    aside = _aside(path)
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return False
-    taken = _read(aside)
-    if taken and taken != theirs:  # another run was faster, and this is its lock
-        _create(path, taken)
-    aside.unlink()
-    return taken == theirs and _create(path, mine)
 
 
 def _is_stale(theirs: dict[str, Any], mine: dict[str, Any]) -> bool:
@@ -195,12 +218,3 @@ def _start_of(pid: int) -> str | None:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The record of a lock; empty where there is none, or none that is whole."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and record.keys() >= {"host", "pid", "started", "since"} else {}

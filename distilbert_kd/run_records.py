@@ -89,7 +89,7 @@ class RunRecords:
         if not self.is_main:
             return
         shutil.rmtree(self.folder.root / ".partial", ignore_errors=True)  # of a model that was being written
-        for left in (*self.folder.root.glob(".*.partial"), *self.folder.root.glob(f"{self.folder.lock.name}.*")):
+        for left in self.folder.root.glob(".*.partial"):
             left.unlink(missing_ok=True)
         if not self.folder.checkpoints.is_dir():
             return

@@ -1,16 +1,22 @@
 """One run in one folder at a time."""
 
 import errno
+import fcntl
 import json
 import logging
+import multiprocessing
 import os
+import random
 import socket
+import time
+from contextlib import suppress
 
 import pytest
 
+from distilbert_kd import run_lock
 from distilbert_kd.errors import StorageError
 from distilbert_kd.run_folder import RunFolder
-from distilbert_kd.run_lock import locked
+from distilbert_kd.run_lock import is_locked, lock, locked
 
 
 @pytest.fixture
@@ -84,81 +90,130 @@ def test_a_requeued_job_takes_over_its_own_lock(folder, monkeypatch, restart, is
             pass
 
 
-@pytest.fixture(params=["links", "no links"])
+@pytest.fixture(params=["flock", "no flock"])
 def file_system(request, monkeypatch):
-    """Some file systems have no links: exFAT, and some that several machines share."""
-    if request.param == "no links":
+    """Some file systems that several machines share know no flock."""
+    if request.param == "no flock":
+        forget_flock(monkeypatch)
+        monkeypatch.setattr(run_lock, "_MOMENT", 0.01)
 
-        def link(*_):
-            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
-        monkeypatch.setattr(os, "link", link)
+def forget_flock(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
 
 
 @pytest.mark.usefixtures("file_system")
-@pytest.mark.parametrize("content", ["", '{"host": "here", "pi'])
+@pytest.mark.parametrize("content", ["", '{"host": "here", "pi', "\udcff"])
 def test_a_lock_that_is_not_whole_is_taken_over_at_once(folder, content):
     """Prevents a run that was killed as it wrote its lock from keeping out every restart."""
-    folder.lock.write_text(content)
+    folder.lock.write_text(content, errors="surrogateescape")
     with locked(folder):
         assert json.loads(folder.lock.read_text("utf-8"))["pid"] == os.getpid()
     assert not folder.root.exists()
 
 
-def test_a_kill_leaves_no_half_lock(folder, monkeypatch):
+def test_a_full_disk_leaves_no_half_lock(folder, monkeypatch):
     """Prevents a lock that says nothing of who holds it."""
 
-    def killed(*_, **__):
-        assert not folder.lock.exists()
-        raise KeyboardInterrupt
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(json, "dump", killed)
-    with pytest.raises(KeyboardInterrupt), locked(folder):
+    monkeypatch.setattr(json, "dump", full)
+    with pytest.raises(StorageError, match="the disk is full"), locked(folder):
         pass
-    assert not folder.lock.exists()
+    assert not folder.root.exists()
 
 
-def test_without_links_a_lock_that_was_taken_while_empty_is_not_held(folder, monkeypatch):
-    """Prevents two runs at once where one took the other's lock over in the moment that it was empty."""
-    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EOPNOTSUPP, "no links")))
-    dump = json.dump
+def test_without_flock_the_last_one_that_wrote_has_the_lock(folder, monkeypatch):
+    """Prevents two runs at once where both found the lock free, and no file system to put them in a row."""
+    forget_flock(monkeypatch)
 
-    def taken_over(record, file):
-        if file.name == str(folder.lock):
-            folder.lock.unlink()
-            leave_lock(folder, host="elsewhere")
-        dump(record, file)
+    def taken_over(_seconds):
+        leave_lock(folder, host="elsewhere")
 
-    monkeypatch.setattr(json, "dump", taken_over)
+    monkeypatch.setattr(run_lock.time, "sleep", taken_over)
     with pytest.raises(StorageError, match="on elsewhere"), locked(folder):
         pass
     assert json.loads(folder.lock.read_text("utf-8"))["host"] == "elsewhere"
 
 
-@pytest.mark.usefixtures("file_system")
-def test_who_is_second_in_a_take_over_leaves_the_lock_of_the_first(folder, monkeypatch):
-    """Prevents the first from running on without a lock, and a third run from joining it."""
-    leave_lock(folder)
-    rename = os.rename
+def test_a_lock_that_was_removed_and_made_again_is_not_taken_for_the_old_one(folder, monkeypatch):
+    """Prevents a run that waited for a file, which its holder then removed, from holding that beside the new one."""
+    flock, files = fcntl.flock, []
 
-    def late(source, target):
-        leave_lock(folder, pid=os.getpid(), host="elsewhere")  # the first took over a moment before
-        rename(source, target)
+    def late(file, how):
+        files.append(file)
+        if len(files) == 1:
+            folder.lock.unlink()
+            leave_lock(folder, host="elsewhere")
+        flock(file, how)
 
-    monkeypatch.setattr(os, "rename", late)
-    with pytest.raises(StorageError, match="another run that does so"), locked(folder):
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(StorageError, match="on elsewhere"), locked(folder):
         pass
-    assert json.loads(folder.lock.read_text("utf-8"))["host"] == "elsewhere"
-    assert os.listdir(folder.root) == [folder.lock.name]
 
 
-def test_a_stale_lock_that_another_run_moved_is_no_traceback(folder, monkeypatch):
-    """Prevents the slower of two restarts from ending in a traceback of a missing file."""
-    leave_lock(folder)
+def test_who_waits_gets_the_lock_when_it_is_free(folder, monkeypatch, caplog):
+    """Prevents work that only one may do at a time from being refused, or done by two."""
+    monkeypatch.setattr(run_lock, "_PAUSE", 0.0)
+    looks = []
 
-    def gone(*_):
-        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+    def seen(_seconds):
+        looks.append(is_locked(folder.lock))
+        if len(looks) == 3:
+            folder.lock.unlink()
 
-    monkeypatch.setattr(os, "rename", gone)
-    with pytest.raises(StorageError, match="another run that does so"), locked(folder):
-        pass
+    monkeypatch.setattr(run_lock.time, "sleep", seen)
+    leave_lock(folder, host="elsewhere")
+    with caplog.at_level(logging.INFO, "distilbert_kd"), lock(folder.lock, is_waiting=True):
+        assert json.loads(folder.lock.read_text("utf-8"))["pid"] == os.getpid()
+    assert looks == [True, True, True] and not is_locked(folder.lock)
+    assert caplog.text.count("waiting for process") == 1
+
+
+LEFT = ("a stale lock", "nothing", "a stale lock", "an empty file", "a stale lock", "half a record")
+
+
+def race(folder, barrier, holders, rounds):
+    """What one of many processes does that start in one folder at the same moment; run by `multiprocessing`."""
+    read = run_lock._read
+
+    def slow_read(*args):
+        time.sleep(random.uniform(0, 0.004))  # where the others come in between
+        return read(*args)
+
+    run_lock._read = slow_read
+    for number in range(rounds):
+        if barrier.wait(30) == 0:
+            folder.make()
+            left = LEFT[number % len(LEFT)]
+            if left == "a stale lock":
+                leave_lock(folder)
+            elif left != "nothing":
+                folder.lock.write_text("" if left == "an empty file" else '{"host": "he')
+        barrier.wait(30)
+        time.sleep(random.uniform(0, 0.01))
+        with suppress(StorageError), locked(folder):
+            with holders.get_lock():
+                holders[number] += 1
+            barrier.wait(30)  # it holds the lock until all others were refused
+            continue
+        barrier.wait(30)
+
+
+@pytest.mark.slow
+def test_of_many_that_start_at_once_one_holds_the_lock(tmp_path):
+    """Prevents two runs in one folder: many restarts that find the same stale lock, in a lost race for it."""
+    context, num_processes, rounds = multiprocessing.get_context("spawn"), 8, 20
+    barrier, holders = context.Barrier(num_processes), context.Array("i", rounds)
+    arguments = (RunFolder(tmp_path / "run"), barrier, holders, rounds)
+    processes = [context.Process(target=race, args=arguments, daemon=True) for _ in range(num_processes)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert list(holders) == [1] * rounds
+    assert [process.exitcode for process in processes] == [0] * num_processes
