@@ -155,6 +155,46 @@ def layers_command(
             typer.echo(f"Table, picture and numbers are in {folder}")
 
 
+@app.command("tune")
+def tune_command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    trials: Annotated[
+        int, typer.Option(min=0, help="Trials in all, over all calls and processes; 0 writes the tables again.")
+    ] = 20,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=LOW..HIGH|[VALUE, ...]",
+            help="What may change; may be given again. Default: temperature, alpha, learning rate, epochs, layers.",
+        ),
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=8, help="Training rows of each trial. Default: all others.")] = None,
+    held_out: Annotated[int, typer.Option(min=8, help="Training rows that are kept apart and judge.")] = 500,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which no trial begins.")] = None,
+    prune: Annotated[bool, typer.Option(help="End trials early that are below the median.")] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; the same one goes on, in several processes too. Default: OUTPUT_DIR-tune."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find temperature, alpha, learning rate, epochs and layers on held-out training rows. Needs the extra tune."""
+    with _user_errors():
+        from distilbert_kd.tuning.installed import check_optuna
+        from distilbert_kd.tuning.space import parse_space
+
+        checked = load_recipe(recipe, overrides or [])
+        check_optuna()
+        wanted = parse_space(space or [], checked)
+        show_bars = _configure_output(quiet)
+        from distilbert_kd.tuning.run import TuningSize, tune
+
+        report, folder = tune(checked, TuningSize(trials, rows, held_out, timeout, prune), wanted, out, show_bars)
+        typer.echo(report)
+        typer.echo(f"The recipe that was chosen, the table, pictures and numbers are in {folder}")
+
+
 @app.command("glue")
 def glue_command(
     recipes: Annotated[

@@ -96,15 +96,17 @@ class School:
 
     def distil(
         self,
+        what: str,
         recipe: Recipe,
         layers: list[int],
         arguments: TrainingArguments,
         folder: Path,
         callbacks: Sequence[TrainerCallback] = (),
-    ) -> tuple[Reader, list[dict[str, float]]]:
+    ) -> Reader:
         """Trains a student as a run of the recipe would, and keeps nothing of it on the disk.
 
         Args:
+            what: is trained, for progress.
             recipe: of the student and its objective.
             layers: that it keeps.
             arguments: of the training.
@@ -112,7 +114,7 @@ class School:
             callbacks: of the Trainer.
 
         Returns:
-            The student, and what was logged of its training.
+            The student.
 
         Raises:
             DistillationError: as in `distilbert_kd.training.train_model`.
@@ -123,8 +125,8 @@ class School:
         with tempfile.TemporaryDirectory(prefix=".student-", dir=folder) as nowhere:
             settings = copy.copy(arguments)
             settings.output_dir = nowhere
-            trained = train_model(
-                "-".join(map(str, layers)),
+            train_model(
+                what,
                 student,
                 self.metric,
                 settings,
@@ -136,7 +138,7 @@ class School:
                 alpha=schedule_of(recipe.distillation.alpha),
                 callbacks=callbacks,
             )
-        return student, trained.history
+        return student
 
 
 def open_school(

@@ -121,8 +121,8 @@ def run_layer_search(
     choosing_rows, choosing_answers = sample.rows.train.select(choosing), school.answers.select(choosing)
 
     def distil(layers: list[int], seed: int) -> PreTrainedModel:
-        student, _ = school.distil(recipe, layers, distillations[seed], folder.root)
-        return student.model
+        what = "-".join(map(str, layers))
+        return school.distil(what, recipe, layers, distillations[seed], folder.root).model
 
     search = search_layers(
         teacher.model,

@@ -22,7 +22,7 @@ from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.storage import sha256_of, write_text
 
 
-__all__ = ["Continuation", "Progress", "enter_run", "flat_recipe", "newest_checkpoint"]
+__all__ = ["Continuation", "Progress", "differences", "enter_run", "flat_recipe", "newest_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ class Progress:
 
 
 def _refuse_changed(before: Mapping[str, Any], now: Mapping[str, Any], allowed: Collection[str], whose: str) -> None:
-    changed = _changed(before, now)
+    changed = differences(before, now)
     refused = [name for name in changed if not _is_allowed(name, allowed)]
     if refused:
         raise StorageError(
@@ -230,7 +230,7 @@ def _refuse_changed(before: Mapping[str, Any], now: Mapping[str, Any], allowed: 
 def _refuse_held(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
     sections = {"training.": ("student", "control"), "teacher.finetune.": ("teacher",)}
     for section, models in sections.items():
-        held = [name for name in _changed(before, now) if name.startswith(section) and name.split(".")[-1] in _HELD]
+        held = [name for name in differences(before, now) if name.startswith(section) and name.split(".")[-1] in _HELD]
         if held and any(any((folder.checkpoints / model).glob("checkpoint-*")) for model in models):
             raise RecipeError(
                 f"{held[0]}: expected the value that the run was begun with, got another, which would change nothing: "
@@ -238,8 +238,8 @@ def _refuse_held(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunF
             )
 
 
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of what differs: of the recipe each key, of the rest the part."""
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of what differs between two identities: of the recipe each key, of the rest the part."""
     recipes = before.get("recipe", {}), now.get("recipe", {})
     keys = [name for name in recipes[0].keys() | recipes[1].keys() if recipes[0].get(name) != recipes[1].get(name)]
     parts = [name for name in before.keys() | now.keys() if name != "recipe" and before.get(name) != now.get(name)]

@@ -24,6 +24,8 @@ LIGHT = (
     "data.tasks",
     "hub.plan",
     "hub.push",
+    "tuning.installed",
+    "tuning.space",
     "cli",
 )
 
@@ -151,6 +153,10 @@ def test_recipe_stays_at_the_top():
         "plan",
         "pretraining.recipe",
         "recipe_parts",
+        "tuning.report",
+        "tuning.run",
+        "tuning.space",
+        "tuning.trial",
     }
 
 
