@@ -13,11 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from distilbert_kd.data.loading import load_task
 from distilbert_kd.data.task_data import TaskData, fingerprint
-from distilbert_kd.data.tasks import get_task
 from distilbert_kd.errors import DataError, StorageError, TeacherError
 from distilbert_kd.prediction import PredictionRequest, predict_file
 from distilbert_kd.prepared_arguments import prediction_arguments
 from distilbert_kd.recipe import Recipe, load_recipe
+from distilbert_kd.recipe_parts import text_columns
 from distilbert_kd.run_folder import RunFolder, read_record
 from distilbert_kd.scored_rows import read_scored_rows, write_scored_rows
 from distilbert_kd.scoring import score_models
@@ -190,22 +190,6 @@ def _run_of(source: str) -> tuple[RunFolder, Recipe] | tuple[None, None]:
         return None, None
     folder = RunFolder.open(Path(source))
     return folder, load_recipe(folder.recipe)
-
-
-def text_columns(recipe: Recipe | None) -> tuple[str, str | None]:
-    """Where a file's texts stand when nobody says so. A model of pairs must never be given one text alone.
-
-    Args:
-        recipe: of a run; None for a model without one.
-
-    Returns:
-        Names of the columns of the text and of the second text; None where the models read one.
-    """
-    if recipe is None:
-        return "text", None
-    if recipe.data.task is not None:
-        return "text", "text_pair" if get_task(recipe.data.task).text_pair else None
-    return recipe.data.text or "text", recipe.data.text_pair
 
 
 @contextmanager

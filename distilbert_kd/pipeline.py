@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainingArguments
 
+from distilbert_kd.augmentation.from_recipe import augmented_of, with_labels, with_training_rows
 from distilbert_kd.compatibility import tokenizer_sha256
 from distilbert_kd.data.loading import load_task
-from distilbert_kd.data.task_data import TaskData
+from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.errors import RecipeError, StoppedError, StorageError
 from distilbert_kd.hardware import describe_device
@@ -136,6 +137,7 @@ def _distil(
         log_data(data, origin.rows, recipe.data.max_length)
 
         rows_sha256 = fingerprints(data)
+        augmented = augmented_of(recipe, data, teacher, arguments.prediction.device)
         models_sha256 = [weights_sha256(teacher.model)]  # no list of the models, which would keep them in memory
         if origin is not teacher:
             models_sha256.append(weights_sha256(origin.model))
@@ -148,6 +150,7 @@ def _distil(
             "num_processes": num_processes,
         }
         progress.take_identity({"recipe": flat_recipe(recipe.to_yaml()), **identity}, allow_changed)
+            **({"augmentation": fingerprint(augmented.train)} if augmented else {}),
 
         def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
             if progress.is_done(what):
@@ -173,7 +176,10 @@ def _distil(
             train("teacher", teacher, arguments.teacher)
         ask = partial(
             ask_teacher,
-            data=data,
+        lessons = replace(data, train=augmented.train) if augmented else data
+        if augmented:  # now that the teacher has learnt from the gold rows alone
+            teacher, origin = with_training_rows(recipe, augmented.train, teacher, origin)
+            data=lessons,
             max_length=recipe.data.max_length,
             arguments=arguments.prediction,
             cache_dir=cache_dir_of(recipe),
@@ -196,9 +202,11 @@ def _distil(
         del teacher, origin  # answers are on disk: while the students train, no teacher is in memory
         gc.collect()
         temperature, alpha = schedule_of(recipe.distillation.temperature), schedule_of(recipe.distillation.alpha)
-        train("student", students["student"], arguments.student, temperature=temperature, alpha=alpha, **signal)
+        signal |= {"temperature": temperature, "alpha": alpha}
+        train("student", students["student"], arguments.student, **signal, **_alpha_augmented(recipe))
         if recipe.control:
-            train("control", students["control"], arguments.control)
+            control = with_labels(students["control"]) if augmented else students["control"]
+            train("control", control, arguments.control)
 
         logger.info("evaluation: %s on %s", ", ".join(students), ", ".join(answers))
         scores, logits = score_models(students, answers, data.metric, arguments.prediction)
@@ -217,11 +225,12 @@ def _distil(
         results = results_record(
             recipe.name,
             recipe.seed,
-            recipe.distillation.model_dump(),
+            recipe.distillation.model_dump(exclude={"alpha_augmented"}) | _alpha_augmented(recipe),
             teacher_name,
             data,
             notes,
             layers,
+            augmented.counts if augmented else None,
             recipe.student.init_from,
             models,
             latency_setting,
@@ -261,11 +270,20 @@ def fill_cache(recipe: Recipe, show_bars: bool = False) -> Path:
     log_data(data, origin.rows, recipe.data.max_length)
     for split in ("train", *data.evaluation):
         ask_teacher(teacher, data, split, recipe.data.max_length, arguments, cache_dir)
+    augmented = augmented_of(recipe, data, teacher, arguments.device)
+    if augmented:
+        data = replace(data, train=augmented.train)
+        teacher, _ = with_training_rows(recipe, augmented.train, teacher, origin)
     return cache_dir
 
 
 @dataclass(frozen=True)
 class _Arguments:
+def _alpha_augmented(recipe: Recipe) -> dict[str, float]:
+    """The alpha of augmented rows, where a recipe has any."""
+    return {} if recipe.augmentation is None else {"alpha_augmented": recipe.distillation.alpha_augmented}
+
+
     """Training arguments of the run's models, made first because a wrong one must cost no time."""
 
     teacher: TrainingArguments

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainingArguments
 
+from distilbert_kd.augmentation.from_recipe import transfer_set_of
 from distilbert_kd.data.loading import load_task
 from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.deep_terms import DeepTerms
@@ -68,14 +69,15 @@ def describe(recipe: Recipe) -> str:
         "rows": ", ".join(f"{split} {len(of_split):,}" for split, of_split in rows.items()),
         "teacher": f"{recipe.teacher.model}: {size_line(teacher)}, {teacher.num_parameters():,} parameters",
         "": _teacher_training(recipe, len(data.train)),
+        "augmentation": _augmentation(recipe),
         "student": student_line(student, num_student_parameters, teacher, recipe.student.freeze_embeddings),
         "layer map": layer_map_line(layers, recipe.student.layers, recipe.student.init_from),
         "objective": " + ".join(_objective(recipe)),
         **term_lines(terms),
         "projections": projection_line(terms),
         "soft targets": _soft_targets(recipe),
-        "training": schedule_line(settings, len(data.train)),
-        "control": "the same student on hard labels alone, as many steps" if recipe.control else "none",
+        "training": _most(recipe) + schedule_line(settings, _most_rows(recipe, len(data.train))),
+        "control": _control(recipe),
         "device": describe_device(settings),
     }
     return render(lines)
@@ -103,6 +105,51 @@ def _teacher_training(recipe: Recipe, num_rows: int) -> str:
         return "taken as it is"
     settings = _training({**best_epoch(), **recipe.teacher.finetune}, "teacher.finetune", recipe)
     return f"fine-tuned first, on the labels: {schedule_line(settings, num_rows)}"
+
+
+def _augmentation(recipe: Recipe) -> str:
+    """What is added to the training rows; how much of it is new is known when it is made."""
+    section = recipe.augmentation
+    if section is None:
+        return ""
+    parts = []
+    if section.num_copies:
+        methods = ", ".join(
+            name if len(section.methods) == 1 else f"{name} {weight:g}" for name, weight in section.methods.items()
+        )
+        copies = "1 copy" if section.num_copies == 1 else f"{section.num_copies} copies"
+        parts.append(
+            f"{copies} of each row by {methods}; p = {section.fraction:g}, K = {section.num_candidates}, "
+            f"alpha = {recipe.distillation.alpha_augmented:g}"
+        )
+    if section.transfer_set is not None:
+        parts.append(f"{_transfer_rows(recipe):,} unlabelled texts of {section.transfer_set} at most, alpha = 1")
+    return "; ".join([*parts, "equal rows are dropped"])
+
+
+def _transfer_rows(recipe: Recipe) -> int:
+    transfer = transfer_set_of(recipe)
+    return 0 if transfer is None else len(transfer)
+
+
+def _most_rows(recipe: Recipe, num_rows: int) -> int:
+    """Rows of student and control, if no copy is dropped."""
+    if recipe.augmentation is None:
+        return num_rows
+    return num_rows * (1 + recipe.augmentation.num_copies) + _transfer_rows(recipe)
+
+
+def _most(recipe: Recipe) -> str:
+    return "" if recipe.augmentation is None else "at most "
+
+
+def _control(recipe: Recipe) -> str:
+    if not recipe.control:
+        return "none"
+    if recipe.augmentation is None:
+        return "the same student on hard labels alone, as many steps"
+    without = ", without the unlabelled texts" if recipe.augmentation.transfer_set is not None else ""
+    return f"the same student on hard labels alone, on the same rows, a copy with its row's label{without}"
 
 
 def _objective(recipe: Recipe) -> list[str]:

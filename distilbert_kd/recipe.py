@@ -8,15 +8,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from distilbert_kd.hub.target import target_problems
 from distilbert_kd.recipe_file import BaseRecipe, PathText, Section, Text, checked_training_arguments, read_recipe
-from distilbert_kd.recipe_rules import data_problems, distillation_problems, student_problems, teacher_problems
+from distilbert_kd.recipe_rules import (
+    augmentation_problems,
+    data_problems,
+    distillation_problems,
+    student_problems,
+    teacher_problems,
+)
 from distilbert_kd.training_arguments import known_training_arguments
 
 
-__all__ = ["Data", "Distillation", "Push", "Recipe", "Schedule", "Student", "Teacher", "load_recipe", "recipe_schema"]
+__all__ = [
+    "Augmentation",
+    "Data",
+    "Distillation",
+    "Push",
+    "Recipe",
+    "Schedule",
+    "Student",
+    "Teacher",
+    "load_recipe",
+    "recipe_schema",
+]
 
 GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 LayerMap = Literal["distilbert", "alternate", "alternate_last", "first", "last"]
@@ -35,6 +52,8 @@ TermName = Literal[
     "value_relation",
 ]
 Labels = Annotated[list[Text], Field(min_length=2)]
+Method = Literal["masked_lm", "embedding_neighbours", "deletion", "swap", "span"]
+Weight = Annotated[float, Field(gt=0)]
 
 
 class Data(Section):
@@ -79,6 +98,43 @@ class Data(Section):
         return {**values, **{key: value for key, value in usual.items() if values.get(key) is None}}
 
 
+class Augmentation(Section):
+    """Rows that are added to the training rows of student and control, after the teacher's training."""
+
+    num_copies: int = Field(default=1, ge=0, le=1000, description="Altered copies of each training row.")
+    methods: Annotated[
+        dict[Method, Weight], Field(min_length=1), BeforeValidator(lambda value: _equal_weights(value))
+    ] = Field(
+        default_factory=lambda: {"masked_lm": 1.0},
+        description="How copies are made: a list, or name and weight; each copy draws one.",
+    )
+    fraction: float = Field(default=0.4, gt=0, le=1, description="p: the share of a text's words that change.")
+    num_candidates: int = Field(default=15, ge=1, le=1000, description="K: a word's replacement is one of so many.")
+    masked_lm: PathText | None = Field(
+        default=None,
+        description="Hub id, folder or package:DISTRIBUTION of a masked language model; the teacher's by default.",
+    )
+    transfer_set: PathText | None = Field(
+        default=None, description="A file of unlabelled texts, which learn from the teacher alone."
+    )
+    max_transfer_rows: int | None = Field(
+        default=None, ge=1, description="Use so many of its rows at most, at random."
+    )
+
+    @staticmethod
+    def _rules(given: Mapping[str, Any]) -> list[str]:
+        return augmentation_problems(given)
+
+
+def _equal_weights(methods: Any) -> Any:
+    """A list of names as names with a weight each; anything else as it is."""
+    return dict.fromkeys(methods, 1.0) if isinstance(methods, list) and all(map(_is_text, methods)) else methods
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 class Teacher(Section):
     """The model that is learnt from."""
 
@@ -93,7 +149,7 @@ class Teacher(Section):
     allow_near_chance: bool = Field(default=False, description="Go on although the teacher scores near chance.")
     cache: bool = Field(default=True, description="Ask the teacher once for each row, and keep its logits on disk.")
     cache_dir: PathText | None = Field(
-        default=None, description="Where logits are kept; distilbert_kd in HF_HOME by default."
+        default=None, description="Where logits and augmented rows are kept; distilbert_kd in HF_HOME by default."
     )
 
     @staticmethod
@@ -168,6 +224,9 @@ class Distillation(Section):
         default=2.0, description="T >= 0.01: how far the soft targets are flattened."
     )
     alpha: NumberOrSchedule = Field(default=0.5, description="The share of the soft targets in the loss, 0 to 1.")
+    alpha_augmented: float = Field(
+        default=1.0, ge=0, le=1, description="The same for augmented rows, whose labels are doubtful."
+    )
     terms: dict[TermName, WeightOrTerm] = Field(
         default_factory=dict, description="Deeper terms by name: their weights, or weight and layers."
     )
@@ -206,6 +265,9 @@ class Recipe(BaseRecipe):
 
     data: Data
     teacher: Teacher
+    augmentation: Augmentation | None = Field(
+        default=None, description="Present: add altered copies of the training rows, or unlabelled texts."
+    )
     student: Student = Student()
     distillation: Distillation = Distillation()
     training: Annotated[dict[str, Any], checked_training_arguments("training")] = Field(

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, set_seed
 
 from distilbert_kd.compatibility import check_same_tokenizer
 from distilbert_kd.data.task_data import TaskData
+from distilbert_kd.data.tasks import get_task
 from distilbert_kd.deep_terms import Term
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.recipe import Recipe
@@ -38,6 +39,7 @@ __all__ = [
     "terms_of",
 ]
 
+    "text_columns",
 logger = logging.getLogger(__name__)
 
 
@@ -167,3 +169,19 @@ def log_data(data: TaskData, rows: TaskRows, max_length: int) -> None:
     logger.info("data: %s from %s: %s rows", data.name, data.source, counts)
     for note in (*data.notes, *rows.notes(max_length)):
         logger.info("data: %s", note)
+def text_columns(recipe: Recipe | None) -> tuple[str, str | None]:
+    """Where a file's texts stand when nobody says so. A model of pairs must never be given one text alone.
+
+    Args:
+        recipe: of a run; None for a model without one.
+
+    Returns:
+        Names of the columns of the text and of the second text; None where the models read one.
+    """
+    if recipe is None:
+        return "text", None
+    if recipe.data.task is not None:
+        return "text", "text_pair" if get_task(recipe.data.task).text_pair else None
+    return recipe.data.text or "text", recipe.data.text_pair
+
+

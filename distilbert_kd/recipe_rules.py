@@ -11,7 +11,7 @@ from typing import Any
 from distilbert_kd.training_arguments import shown
 
 
-__all__ = ["data_problems", "distillation_problems", "student_problems", "teacher_problems"]
+__all__ = ["augmentation_problems", "data_problems", "distillation_problems", "student_problems", "teacher_problems"]
 
 _FILES = ("train", "validation", "test")
 _OWN_DATA = ("text", "text_pair", "label", "problem_type", "labels")
@@ -22,6 +22,20 @@ def data_problems(data: Mapping[str, Any]) -> list[str]:
     given = {key: value for key, value in data.items() if value is not None}
     problems = _task_problems(given) if "task" in given else _own_data_problems(given)
     return [*problems, *_repeated_labels("data", given)]
+
+
+def augmentation_problems(augmentation: Mapping[str, Any]) -> list[str]:
+    """Something is added, and keys belong to what is used."""
+    given = {key: value for key, value in augmentation.items() if value is not None}
+    problems = []
+    if given.get("num_copies") == 0 and "transfer_set" not in given:
+        problems.append("augmentation.num_copies: 0 without a transfer_set adds nothing; leave the section out")
+    if "transfer_set" not in given:
+        problems += _refuse("augmentation", given, ["max_transfer_rows"], "belongs to transfer_set, which is missing")
+    methods = given.get("methods")
+    if isinstance(methods, Mapping | list) and "masked_lm" not in methods:
+        problems += _refuse("augmentation", given, ["masked_lm"], "belongs to the method masked_lm, which is not used")
+    return problems
 
 
 def teacher_problems(teacher: Mapping[str, Any]) -> list[str]:

@@ -7,9 +7,11 @@ null; `results_schema` has the same as a JSON schema):
     name, task        of the recipe and of the data
     metric            a key of `distilbert_kd.metrics.SCORE_NAMES`
     score_name        the main number in words
-    data              source, notes [lines], rows {split: number}
+    data              source, notes [lines], rows {split: number}, augmentation? {gold, augmented, transfer,
+                      dropped: numbers of rows}
     student           layers [the teacher layer that each student layer copied]
-    distillation      temperature, alpha: a number or {start, end, shape}; terms: weight, or {weight, layers, ...}
+    distillation      temperature, alpha: a number or {start, end, shape}; alpha_augmented?
+                      terms: weight, or {weight, layers, ...}
     seed              of student and control
     models            teacher, student, control? -> one record each:
         name, num_layers, num_parameters, size_mb (weights, 10^6 bytes)
@@ -199,6 +201,7 @@ def closing_lines(results: Mapping[str, Any]) -> list[str]:
         f"{results['student'].get('init_from') or 'teacher'} {', '.join(map(str, layers))}.",
         f"Distillation: T = {_schedule(distillation['temperature'])}, "
         f"alpha = {_schedule(distillation['alpha'])}{_deep_terms(distillation.get('terms') or {})}.",
+        *_augmented(results),
         f"Seed: {results['seed']} (one run; the spread between seeds is not measured).",
         f"Data: {results['data']['source']}; rows: "
         + ", ".join(f"{split} {num_rows:,}" for split, num_rows in results["data"]["rows"].items())
@@ -217,6 +220,22 @@ def closing_lines(results: Mapping[str, Any]) -> list[str]:
 def _deep_terms(terms: Mapping[str, Any]) -> str:
     weights = {name: term["weight"] if isinstance(term, Mapping) else term for name, term in terms.items()}
     return "".join(f", {name} {weight:g}" for name, weight in weights.items() if weight > 0)
+
+
+def _augmented(results: Mapping[str, Any]) -> list[str]:
+    """What was added to the training rows, and how it was weighed."""
+    counts = results["data"].get("augmentation")
+    if not counts:
+        return []
+    parts = [f"{counts['gold']:,} gold rows", f"{counts['augmented']:,} altered copies"]
+    parts += [f"{counts['transfer']:,} unlabelled texts"] * (counts["transfer"] > 0)
+    alpha = _schedule(results["distillation"]["alpha_augmented"])
+    control = "The control learnt from the same rows, a copy with its row's label"
+    control += ", without the unlabelled ones." if counts["transfer"] else "."
+    return [
+        f"Augmentation: {', '.join(parts)}; alpha = {alpha} for copies. "
+        + (control if results["models"].get("control") else "")
+    ]
 
 
 def _bought(results: Mapping[str, Any]) -> Sequence[str]:

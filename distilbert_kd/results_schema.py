@@ -28,12 +28,22 @@ class ScheduledNumber(_Record):
     shape: str
 
 
+class AddedRows(_Record):
+    """What the training rows of student and control were made of."""
+
+    gold: int = Field(ge=0, description="Rows of the data.")
+    augmented: int = Field(ge=0, description="Altered copies of them.")
+    transfer: int = Field(ge=0, description="Unlabelled texts of the transfer set, which the control doesn't get.")
+    dropped: int = Field(ge=0, description="Copies and texts that were equal to another row.")
+
+
 class Rows(_Record):
     """Where the rows came from."""
 
     source: str
     notes: list[str] = []
     rows: dict[str, Annotated[int, Field(ge=0)]] = Field(description="Split to its number of rows.")
+    augmentation: AddedRows | None = Field(default=None, description="Missing where nothing was added.")
 
 
 class CopiedLayers(_Record):
@@ -48,6 +58,7 @@ class Objective(_Record):
 
     temperature: float | ScheduledNumber
     alpha: float | ScheduledNumber
+    alpha_augmented: float | None = Field(default=None, description="Of augmented rows, where there are any.")
     terms: dict[str, Any] = Field(default={}, description="Deeper terms: a weight, or {weight, layers, ...}.")
 
 

@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 from transformers import PretrainedConfig
 
+from distilbert_kd.data.task_data import IS_AUGMENTED
 from distilbert_kd.errors import DataError
 from distilbert_kd.losses.logits import IGNORE_INDEX
 
@@ -32,7 +33,8 @@ def check_rows(dataset: Any, config: PretrainedConfig, has_teacher: bool) -> boo
         Whether rows have a soft target: there is a teacher, or a column of its logits.
 
     Raises:
-        DataError: labels outside the classes or not finite, teacher logits of another width, or no target at all.
+        DataError: labels outside the classes or not finite, teacher logits of another width, `is_augmented` that is
+            neither true nor false, or no target at all.
     """
     names = first_row_names(dataset)
     num_labels = int(config.num_labels or 0)
@@ -55,6 +57,8 @@ def check_rows(dataset: Any, config: PretrainedConfig, has_teacher: bool) -> boo
         _check_labels(_values(dataset, label_column), label_column, num_labels, has_soft_targets)
     if TEACHER_LOGITS in names and len(dataset) > 0:
         _check_teacher_logits(_values(dataset, TEACHER_LOGITS), num_labels)
+    if IS_AUGMENTED in names and len(dataset) > 0:
+        _check_marks(_values(dataset, IS_AUGMENTED))
     return has_soft_targets
 
 
@@ -119,4 +123,13 @@ def _check_teacher_logits(logits: np.ndarray, num_labels: int) -> None:
         raise DataError(
             f"Expected finite teacher logits in column {TEACHER_LOGITS!r}, got NaN or infinity in {len(broken)} rows "
             f"(first: {', '.join(map(str, broken[:5]))}). Compute them again."
+        )
+
+
+def _check_marks(marks: np.ndarray) -> None:
+    if marks.ndim != 1 or marks.dtype.kind not in "biu" or not np.isin(marks, (0, 1)).all():
+        got = marks[0].tolist() if marks.ndim > 1 or marks.dtype.kind not in "biu" else marks.max().item()
+        raise DataError(
+            f"Expected true or false for each row in column {IS_AUGMENTED!r}, got {got!r}. Mark the rows that were "
+            "altered after they got their labels; remove the column if there are none."
         )

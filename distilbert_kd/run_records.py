@@ -143,6 +143,7 @@ def results_record(
     distillation: Mapping[str, Any],
     teacher_name: str,
     data: TaskData,
+    augmentation: Mapping[str, int] | None,
     notes: Sequence[str],
     layers: Sequence[int],
     init_from: str | None,
@@ -155,9 +156,10 @@ def results_record(
     Args:
         name: of the run.
         seed: of the run.
-        distillation: temperature and alpha.
+        distillation: temperature, alpha and terms.
         teacher_name: where the teacher came from.
         data: of the run.
+        augmentation: how many training rows of student and control are of which kind; None where none were added.
         notes: what a reader must know, beside the notes on the data.
         layers: the layer that each student layer copied.
         init_from: the model that they are of; None for the teacher.
@@ -183,6 +185,7 @@ def results_record(
             "source": data.source,
             "notes": [*data.notes, *notes],
             "rows": {split: len(rows) for split, rows in {"train": data.train, **data.evaluation}.items()},
+            **({} if augmentation is None else {"augmentation": dict(augmentation)}),
         },
         "student": {"layers": list(layers), "init_from": init_from},
         "distillation": dict(distillation),

@@ -9,16 +9,12 @@ configuration, its tokenizer, the ordered texts, the largest length and the numb
 again under the same name, or one changed row, has another key. (`datasets.map` hashes the call, in which a teacher is
 but a path.)
 
-A reader finds a whole cache or none: it is written to a folder beside its place, with the size and SHA-256 of each
-file, and renamed. Whoever comes second with the same key throws its own away. A damaged one is set aside and built
-anew.
+A reader finds a whole cache or none, see `distilbert_kd.dataset_cache`.
 """
 
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 from pathlib import Path
 
 import datasets
@@ -30,18 +26,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from distilbert_kd.compatibility import tokenizer_identity
 from distilbert_kd.data.task_data import TaskData, fingerprint
+from distilbert_kd.dataset_cache import read_dataset, write_dataset
 from distilbert_kd.errors import DivergedError, StorageError
 from distilbert_kd.row_checks import TEACHER_LOGITS
 from distilbert_kd.scoring import predict_logits
-from distilbert_kd.storage import (
-    building_prefix,
-    check_writable,
-    file_record,
-    reason_of,
-    remove_abandoned,
-    room_for,
-    sync,
-)
+from distilbert_kd.storage import check_writable, reason_of, room_for
 from distilbert_kd.task_rows import Reader
 from distilbert_kd.weights import weights_sha256
 
@@ -60,9 +49,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_CACHE_DIR = Path(HF_HOME) / "distilbert_kd" / "teacher_logits"
 
-#: Changes when the meaning of a key or of a cached file does.
+#: Changes when the meaning of a key does.
 _FORMAT = 1
-_MANIFEST = "manifest.json"
 _NOT_OF_THE_CONFIG = ("_name_or_path", "transformers_version", "id2label", "label2id", "dtype", "architectures")
 
 
@@ -129,7 +117,7 @@ def cached_teacher_logits(
         StorageError: the cache can't be written.
     """
     place = cache_dir / cache_key(teacher, tokenizer, texts, max_length, precision_of(arguments))
-    found = _read(place, len(rows))
+    found = read_dataset(place, "teacher", len(rows))
     if all(gather_object([found is not None])) and found is not None:
         logger.info("teacher: logits of %d rows found in %s", len(rows), cache_dir)
         return found
@@ -141,7 +129,7 @@ def cached_teacher_logits(
     if PartialState().is_local_main_process:
         _write(place, logits)
     PartialState().wait_for_everyone()
-    written = _read(place, len(rows))
+    written = read_dataset(place, "teacher", len(rows))
     if written is None:
         raise StorageError(f"Expected the teacher's logits in {place}, got none that is whole. Is the disk sound?")
     return written
@@ -219,52 +207,9 @@ def _refuse_non_finite(logits: np.ndarray) -> None:
         )
 
 
-def _read(place: Path, num_rows: int) -> datasets.Dataset | None:
-    """The cache at a place; None if there is none, and none that is whole: a damaged one is set aside."""
-    if not place.is_dir():
-        return None
-    try:
-        manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
-        is_whole = manifest["rows"] == num_rows and all(
-            file_record(place / name) == record for name, record in manifest["files"].items()
-        )
-        if is_whole:
-            return datasets.load_from_disk(str(place))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    logger.warning("teacher: the cache %s is damaged; it is set aside and built anew", place)
-    _set_aside(place)
-    return None
-
-
-def _set_aside(place: Path) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=place.parent))
-    try:
-        place.rename(aside / place.name)
-    except FileNotFoundError:
-        pass  # another process was first
-    shutil.rmtree(aside, ignore_errors=True)
-
-
 def _write(place: Path, logits: np.ndarray) -> None:
-    column = _column(logits)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(place.parent)
-        with tempfile.TemporaryDirectory(prefix=building_prefix(), dir=place.parent) as building:
-            part = Path(building) / "part"
-            column.save_to_disk(str(part))
-            files = {path.name: file_record(path) for path in sorted(part.iterdir())}
-            manifest = {"format": _FORMAT, "rows": len(column), "files": files}
-            (part / _MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-            for path in part.iterdir():
-                sync(path)
-            try:
-                part.rename(place)
-            except OSError:
-                if not place.is_dir():  # otherwise another process was first, with the same logits
-                    raise
-        sync(place.parent)
+        write_dataset(place, _column(logits))
     except OSError as error:
         raise StorageError(
             f"Expected to keep the teacher's logits in {place.parent}, got: {reason_of(error)} "

@@ -2,9 +2,9 @@
 
     L = (1 - alpha) * L_hard(T = 1) + alpha * T^2 * KL(teacher_T || student_T) + sum_k weight_k * L_k
 
-as a mean over the rows of one optimizer step: all of them, whichever rank and accumulation step holds them. The
-formulas are in `distilbert_kd.losses`, the deeper terms L_k in `distilbert_kd.deep_terms`; this module brings them
-together with `transformers.Trainer`.
+as a mean over the rows of one optimizer step: all of them, whichever rank and accumulation step holds them.
+Augmented rows have an alpha of their own. The formulas are in `distilbert_kd.losses`, the deeper terms L_k in
+`distilbert_kd.deep_terms`; this module brings them together with `transformers.Trainer`.
 """
 
 import inspect
@@ -22,6 +22,7 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from distilbert_kd import first_position
 from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
+from distilbert_kd.data.task_data import IS_AUGMENTED
 from distilbert_kd.deep_terms import DeepTerms, Term
 from distilbert_kd.errors import RecipeError
 from distilbert_kd.length_grouping import WINDOW, LengthGroupedBatchSampler, row_lengths
@@ -44,9 +45,10 @@ class DistillationTrainer(StepMeanTrainer):
 
     Loss of a row: `(1 - alpha) * L_hard + alpha * T^2 * KL(teacher_T || student_T)`, L_hard at T = 1; with one output
     (regression) squared errors to the label and to the teacher's output. A row without a label (no `labels` column, or
-    -100) trains on the teacher alone. The loss of a step is the mean over its rows, so loss, gradients and weights do
-    not depend on how the rows are split over accumulation steps and processes, and the last, partial batch is shared
-    by the processes without repeating a row.
+    -100) trains on the teacher alone. A row that a column `is_augmented` marks has `alpha_augmented` in the place of
+    alpha. The loss of a step is the mean over its rows, `1/n sum_i [(1 - a_i) * L_hard,i + a_i * T^2 * KL_i]`, so
+    loss, gradients and weights do not depend on how the rows are split over accumulation steps and processes, and the
+    last, partial batch is shared by the processes without repeating a row.
 
     The teacher's outputs come from `teacher`, or from a column `teacher_logits` of the training set. The teacher is
     frozen and in eval mode; it is never saved, optimised or wrapped, and evaluation and prediction don't ask it:
@@ -70,6 +72,7 @@ class DistillationTrainer(StepMeanTrainer):
         teacher: PreTrainedModel | None = None,
         temperature: float | Schedule = 2.0,
         alpha: float | Schedule = 0.5,
+        alpha_augmented: float = 1.0,
         terms: Mapping[str, Term | float] | None = None,
         teacher_labels: Sequence[str] | None = None,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
@@ -84,6 +87,8 @@ class DistillationTrainer(StepMeanTrainer):
             teacher: a fine-tuned classifier; it is frozen and moved to the training device.
             temperature: T > 0, or a `Schedule` over training.
             alpha: weight of the soft target in [0, 1], or a `Schedule`.
+            alpha_augmented: the same for the rows whose column `is_augmented` is true: altered copies, whose labels
+                are doubtful. 1: they learn from the teacher alone. Without soft targets it is not used.
             terms: deeper terms by name, with their weights or as `Term`s. The student gets projections while it is
                 trained if its width is not the teacher's; `save_model` leaves them out.
             teacher_labels: names of the teacher's outputs in their order, when its config does not name them.
@@ -103,6 +108,7 @@ class DistillationTrainer(StepMeanTrainer):
         """
         self.temperature = as_schedule(temperature, "temperature", minimum=0.01)
         self.alpha = as_schedule(alpha, "alpha", minimum=0.0, maximum=1.0)
+        self.alpha_augmented = as_schedule(alpha_augmented, "alpha_augmented", minimum=0.0, maximum=1.0)
         self.length_window = length_window
         self.is_loss_beyond_outputs = bool(terms)  # their projections
         super().__init__(*args, **kwargs)
@@ -148,7 +154,7 @@ class DistillationTrainer(StepMeanTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
-            wanted = [TEACHER_LOGITS, *sorted(self._teacher_arguments)]
+            wanted = [TEACHER_LOGITS, IS_AUGMENTED, *sorted(self._teacher_arguments)]
             columns: Any = self._signature_columns  # Trainer declares the attribute as None
             columns += [name for name in wanted if name not in columns]
 
@@ -229,7 +235,8 @@ class DistillationTrainer(StepMeanTrainer):
 
         Args:
             model: the student, as Trainer wrapped it.
-            inputs: the columns that either model takes, `labels` (B,) and `teacher_logits` (B, C) where there are any.
+            inputs: the columns that either model takes, `labels` (B,), `teacher_logits` (B, C) and `is_augmented`
+                (B,) where there are any.
             return_outputs: whether the student's outputs are wanted, too.
             num_items_in_batch: the rows of the whole optimizer step; this batch's own when not given.
 
@@ -278,6 +285,9 @@ class DistillationTrainer(StepMeanTrainer):
             soft = soft_loss(logits, self._teacher_logits(inputs), self.temperature.at(self._progress))
             self.term_means.add("soft_loss", soft, counted)
             rows = mix(hard, soft, labelled, self.alpha.at(self._progress))
+            if IS_AUGMENTED in inputs:  # in two mixtures, so that gold rows are what they are without the column
+                augmented = mix(hard, soft, labelled, self.alpha_augmented.at(self._progress))
+                rows = torch.where(inputs[IS_AUGMENTED].bool(), augmented, rows)
         if self.deep_terms:
             mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
             for name, values in self.deep_terms.row_values(mask).items():

@@ -75,6 +75,7 @@ def train_model(
     teacher_logits: datasets.Dataset | None = None,
     temperature: float | Schedule = 2.0,
     alpha: float | Schedule = 0.0,
+    alpha_augmented: float = 1.0,
     terms: Mapping[str, Term] | None = None,
     attn_implementation: str | None = None,
     continuation: Continuation | None = None,
@@ -93,6 +94,7 @@ def train_model(
         teacher_logits: its answers to the training rows, as a column.
         temperature: T of the soft targets.
         alpha: weight of the soft targets; 0 without a teacher.
+        alpha_augmented: the same for augmented rows.
         terms: deeper terms by name; for a teacher that is asked online.
         attn_implementation: of the model and the teacher while it is trained; None for theirs.
         continuation: where to go on from; with it, SIGINT and SIGTERM let it save and stop.
@@ -131,6 +133,7 @@ def train_model(
             teacher=teacher,
             temperature=temperature,
             alpha=alpha,
+            alpha_augmented=alpha_augmented,
             terms=terms,
             first_position_only=True,  # for all models: without terms, student and control draw the same dropout
         )

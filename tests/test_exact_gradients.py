@@ -13,7 +13,7 @@ from transformers import Trainer
 from distilbert_kd.trainer import DistillationTrainer
 from tests.pretraining.language_models import distil_language
 from tests.tiny import tiny_bert
-from tests.training_rows import ALL_TERMS, arguments, collator, distil, flat_weights, pair_rows, quiet, without_dropout
+from tests.training_rows import ALL_TERMS, arguments, augmented_rows, collator, distil, flat_weights, pair_rows, quiet, without_dropout
 
 
 ROOT = Path(__file__).parents[1]
@@ -82,6 +82,14 @@ def test_deeper_terms_train_alike_however_they_are_split(two_processes, tmp_path
     whole = distil(tmp_path, rows, 32, 1, terms=ALL_TERMS)
     assert_equal_runs(distil(tmp_path, rows, 8, 4, terms=ALL_TERMS), whole, ALL_TERMS)
     assert_equal_runs(two_processes["terms"], whole, ALL_TERMS)
+
+
+def test_augmented_rows_train_alike_however_they_are_split(two_processes, tmp_path):
+    """Prevents an alpha of a row that is that of its batch, or that goes to another row of the step."""
+    rows = augmented_rows(65, unlabelled=5)
+    whole = distil(tmp_path, rows, 32, 1)
+    assert_equal_runs(distil(tmp_path, rows, 8, 4), whole)
+    assert_equal_runs(two_processes["augmented"], whole)
 
 
 def test_language_is_learnt_alike_however_it_is_split(two_processes, tmp_path):

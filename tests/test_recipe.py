@@ -60,7 +60,7 @@ class TestDefaults:
             "data": {"task": "rte", "max_length": 128, "allow_unlabelled_rows": False},
             "teacher": {"model": "some/model", "allow_near_chance": False, "cache": True},
             "student": {"layers": "alternate", "freeze_embeddings": False},
-            "distillation": {"temperature": 2.0, "alpha": 0.5, "terms": {}},
+            "distillation": {"temperature": 2.0, "alpha": 0.5, "alpha_augmented": 1.0, "terms": {}},
             "training": {},
             "control": True,
         }

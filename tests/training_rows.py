@@ -17,6 +17,12 @@ ALL_TERMS = dict.fromkeys(
 ) | dict.fromkeys(("query_relation", "key_relation", "value_relation"), 0.5)
 
 
+def augmented_rows(num_rows: int, unlabelled: int = 0) -> datasets.Dataset:
+    """The rows of `pair_rows`, two of three marked as augmented."""
+    rows = pair_rows(num_rows, unlabelled=unlabelled)
+    return rows.add_column("is_augmented", [number % 3 > 0 for number in range(num_rows)])
+
+
 def pair_rows(num_rows: int, num_labels: int = 2, seed: int = 0, unlabelled: int = 0) -> datasets.Dataset:
     """Random pairs of texts of 6 to 14 tokens, with segments; the last `unlabelled` rows are labelled -100."""
     generator = torch.Generator().manual_seed(seed)
@@ -79,6 +85,7 @@ def distil(
     batch_size: int,
     accumulation: int,
     terms: dict[str, Any] | None = None,
+    alpha_augmented: float = 0.9,
     **settings: Any,
 ) -> dict[str, Any]:
     """Distils tiny BERT into half its layers; gives weights, log lines, metrics and predictions.
@@ -97,6 +104,7 @@ def distil(
             teacher=tiny_bert(4, seed=9, hidden_size=64 if terms else 32).double(),
             temperature=3.0,
             alpha=0.7,
+            alpha_augmented=alpha_augmented,
             terms=terms,
         )
     )

@@ -7,7 +7,7 @@ import torch
 from accelerate import PartialState
 
 from tests.pretraining.language_models import distil_language
-from tests.training_rows import ALL_TERMS, distil, pair_rows
+from tests.training_rows import ALL_TERMS, augmented_rows, distil, pair_rows
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
                 output.parent, pair_rows(size, unlabelled=5), batch_size, accumulation
             )
     runs["terms"] = distil(output.parent, pair_rows(65, unlabelled=5), 8, 2, terms=ALL_TERMS)
+    runs["augmented"] = distil(output.parent, augmented_rows(65, unlabelled=5), 8, 2)
     runs["language"] = distil_language(output.parent, 4, 2)
     if PartialState().is_main_process:
         torch.save(runs, output)

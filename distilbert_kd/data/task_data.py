@@ -10,7 +10,11 @@ import datasets
 from distilbert_kd.data.tables import Table, refuse_half_characters, refuse_rows
 
 
-__all__ = ["TaskData", "build_dataset", "fingerprint", "num_empty_texts"]
+__all__ = ["IS_AUGMENTED", "TaskData", "build_dataset", "fingerprint", "num_empty_texts"]
+
+
+#: Column of training rows: whether a row was made, or found, after the labels were given.
+IS_AUGMENTED = "is_augmented"
 
 
 @dataclass(frozen=True)

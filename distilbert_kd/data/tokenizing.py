@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from distilbert_kd.data.task_data import IS_AUGMENTED
 from distilbert_kd.errors import DataError
 
 
@@ -33,14 +34,15 @@ def tokenize(
     The inputs are asked for by name, so a BERT teacher gets `token_type_ids` from the tokenizer of a DistilBERT too.
 
     Args:
-        dataset: Rows with `text`, maybe `text_pair` and `label`.
+        dataset: Rows with `text`, maybe `text_pair`, `label` and `is_augmented`.
         tokenizer: The tokenizer that both models share.
         max_length: Largest number of tokens, special ones included.
         model_input_names: What the models take; names that no tokenizer gives, such as `labels`, do no harm.
         max_model_length: Largest number of tokens that the models have positions for, if known.
 
     Returns:
-        The rows in the same order with the model inputs and, if there was a `label`, `labels` (-100 stays).
+        The rows in the same order with the model inputs and, if there was a `label`, `labels` (-100 stays); also with
+        `is_augmented` if there was one.
 
     Raises:
         DataError: `max_length` is above what the tokenizer or the model takes, or leaves no room for text.
@@ -63,11 +65,12 @@ def tokenize(
         truncated.append(_num_truncated(tokenizer, encoded, texts))
         return {name: encoded[name] for name in wanted if name in encoded}
 
-    kept = dataset.select_columns([name for name in ("text", "text_pair", "label") if name in dataset.column_names])
+    targets = ("label", IS_AUGMENTED)
+    kept = dataset.select_columns([name for name in ("text", "text_pair", *targets) if name in dataset.column_names])
     rows = kept.map(
         encode,
         batched=True,
-        remove_columns=[name for name in kept.column_names if name != "label"],
+        remove_columns=[name for name in kept.column_names if name not in targets],
         keep_in_memory=True,
         # The count of truncated rows is made on the way, so no row may come from a cache.
         load_from_cache_file=False,

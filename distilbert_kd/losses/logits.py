@@ -4,6 +4,9 @@
     L_hard = cross-entropy(student, label)                       at T = 1
     L_soft = T^2 * KL(teacher_T || student_T),   p_T = softmax(logits / T)
 
+alpha is that of the row: rows that were altered after they got their labels may have one of their own, because their
+labels are doubtful.
+
 The soft targets carry more than the winning class: how much the other classes resemble it. A higher T softens them and
 tells more of that, a lower one tells less. T^2 keeps the size of the gradient of L_soft independent of T, so that
 alpha means the same at every T. With one output (regression) a softmax is constant and its KL is zero whatever the

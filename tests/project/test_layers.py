@@ -142,6 +142,8 @@ def test_recipe_stays_at_the_top():
         if any(first_party(imported) & {f"{PACKAGE}.recipe"} for imported in names)
     }
     assert readers - {PACKAGE} <= {
+        "augmentation.from_recipe",
+        "augmentation.showing",
         "cli",
         "demo_app.local",
         "finished_run",
