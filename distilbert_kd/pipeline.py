@@ -135,9 +135,9 @@ def _distil(
         if recipe.distillation.has_deep_terms:  # what can't be had is found before the teacher is trained
             DeepTerms(student_of(origin, layers, recipe).model, teacher.model, terms_of(recipe))
         log_data(data, origin.rows, recipe.data.max_length)
+        augmented = augmented_of(recipe, data, teacher, arguments.prediction.device)
 
         rows_sha256 = fingerprints(data)
-        augmented = augmented_of(recipe, data, teacher, arguments.prediction.device)
         models_sha256 = [weights_sha256(teacher.model)]  # no list of the models, which would keep them in memory
         if origin is not teacher:
             models_sha256.append(weights_sha256(origin.model))
@@ -148,9 +148,9 @@ def _distil(
             "tokenizer": [tokenizer_sha256(teacher.tokenizer), tokenizer_sha256(origin.tokenizer)],
             "precision": [precision_of(arguments.teacher), precision_of(arguments.student)],
             "num_processes": num_processes,
+            **({"augmentation": fingerprint(augmented.train)} if augmented else {}),
         }
         progress.take_identity({"recipe": flat_recipe(recipe.to_yaml()), **identity}, allow_changed)
-            **({"augmentation": fingerprint(augmented.train)} if augmented else {}),
 
         def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
             if progress.is_done(what):
@@ -174,11 +174,11 @@ def _distil(
 
         if recipe.teacher.finetune is not None:
             train("teacher", teacher, arguments.teacher)
-        ask = partial(
-            ask_teacher,
         lessons = replace(data, train=augmented.train) if augmented else data
         if augmented:  # now that the teacher has learnt from the gold rows alone
             teacher, origin = with_training_rows(recipe, augmented.train, teacher, origin)
+        ask = partial(
+            ask_teacher,
             data=lessons,
             max_length=recipe.data.max_length,
             arguments=arguments.prediction,
@@ -228,9 +228,9 @@ def _distil(
             recipe.distillation.model_dump(exclude={"alpha_augmented"}) | _alpha_augmented(recipe),
             teacher_name,
             data,
+            augmented.counts if augmented else None,
             notes,
             layers,
-            augmented.counts if augmented else None,
             recipe.student.init_from,
             models,
             latency_setting,
@@ -268,22 +268,22 @@ def fill_cache(recipe: Recipe, show_bars: bool = False) -> Path:
     data = load_task(recipe.data, recipe.name)
     teacher, origin = readers_of(recipe, data)
     log_data(data, origin.rows, recipe.data.max_length)
-    for split in ("train", *data.evaluation):
-        ask_teacher(teacher, data, split, recipe.data.max_length, arguments, cache_dir)
     augmented = augmented_of(recipe, data, teacher, arguments.device)
     if augmented:
         data = replace(data, train=augmented.train)
         teacher, _ = with_training_rows(recipe, augmented.train, teacher, origin)
+    for split in ("train", *data.evaluation):
+        ask_teacher(teacher, data, split, recipe.data.max_length, arguments, cache_dir)
     return cache_dir
 
 
-@dataclass(frozen=True)
-class _Arguments:
 def _alpha_augmented(recipe: Recipe) -> dict[str, float]:
     """The alpha of augmented rows, where a recipe has any."""
     return {} if recipe.augmentation is None else {"alpha_augmented": recipe.distillation.alpha_augmented}
 
 
+@dataclass(frozen=True)
+class _Arguments:
     """Training arguments of the run's models, made first because a wrong one must cost no time."""
 
     teacher: TrainingArguments

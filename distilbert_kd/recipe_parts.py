@@ -37,9 +37,9 @@ __all__ = [
     "schedule_of",
     "student_of",
     "terms_of",
+    "text_columns",
 ]
 
-    "text_columns",
 logger = logging.getLogger(__name__)
 
 
@@ -162,13 +162,6 @@ def cache_dir_of(recipe: Recipe) -> Path | None:
     return DEFAULT_CACHE_DIR if recipe.teacher.cache_dir is None else Path(recipe.teacher.cache_dir)
 
 
-def log_data(data: TaskData, rows: TaskRows, max_length: int) -> None:
-    """Logs where the rows come from, how many there are, and what was found in them."""
-    splits = {"train": data.train, **data.evaluation}
-    counts = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
-    logger.info("data: %s from %s: %s rows", data.name, data.source, counts)
-    for note in (*data.notes, *rows.notes(max_length)):
-        logger.info("data: %s", note)
 def text_columns(recipe: Recipe | None) -> tuple[str, str | None]:
     """Where a file's texts stand when nobody says so. A model of pairs must never be given one text alone.
 
@@ -185,3 +178,10 @@ def text_columns(recipe: Recipe | None) -> tuple[str, str | None]:
     return recipe.data.text or "text", recipe.data.text_pair
 
 
+def log_data(data: TaskData, rows: TaskRows, max_length: int) -> None:
+    """Logs where the rows come from, how many there are, and what was found in them."""
+    splits = {"train": data.train, **data.evaluation}
+    counts = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
+    logger.info("data: %s from %s: %s rows", data.name, data.source, counts)
+    for note in (*data.notes, *rows.notes(max_length)):
+        logger.info("data: %s", note)
