@@ -51,6 +51,8 @@ class SplitResult:
         metrics: All metrics of the task.
         num_rows: Rows with a label, over which score, metrics and calibration error were taken.
         calibration_error: Expected calibration error in [0, 1]; None for regression.
+        constant_score: What the best single answer, given for every row, would score.
+        is_near_chance: Whether the outputs correlate with the labels no more than guessing might.
         fidelity: Nearness to the teacher over all rows; None for the teacher itself.
     """
 
@@ -58,6 +60,8 @@ class SplitResult:
     metrics: dict[str, float]
     num_rows: int
     calibration_error: float | None
+    constant_score: float
+    is_near_chance: bool
     fidelity: Fidelity | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,8 +111,16 @@ def evaluate_logits(
         metrics=values,
         num_rows=int(rows.sum()),
         calibration_error=calibration_error,
+        constant_score=0.0 if is_regression else _constant_score(metric, labels[rows]),
+        is_near_chance=is_near_chance(logits, labels, is_regression).is_near_chance,
         fidelity=None if teacher_logits is None else fidelity(logits, teacher_logits, is_regression),
     )
+
+
+def _constant_score(metric: str, labels: np.ndarray) -> float:
+    """The most frequent class is the best answer for accuracy; F1 looks at class 1 alone."""
+    answers = {int(np.bincount(labels.astype(np.int64)).argmax()), 1}
+    return max(score(metric, compute_metrics(metric, np.full(len(labels), each), labels)) for each in answers)
 
 
 def _check_classes(labels: np.ndarray, rows: np.ndarray, num_classes: int) -> None:

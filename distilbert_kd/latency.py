@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,19 +23,24 @@ class Latency:
 
     Attributes:
         ms_per_example: Model name to batch size to median milliseconds per example.
+        quartiles_ms: Model name to batch size to the first and third quartile of the same.
         num_rounds: Batch size to the number of timed rounds.
         num_threads: Threads of torch on the CPU.
         device: The device of the models, as torch names it ("cpu", "cuda:0").
     """
 
     ms_per_example: dict[str, dict[int, float]]
+    quartiles_ms: dict[str, dict[int, tuple[float, float]]]
     num_rounds: dict[int, int]
     num_threads: int
     device: str
 
-    def of(self, name: str) -> dict[str, float]:
-        """One model's milliseconds per example by batch size, keyed by text as in `results.json`."""
-        return {str(batch_size): ms for batch_size, ms in self.ms_per_example[name].items()}
+    def of(self, name: str) -> dict[str, dict[str, Any]]:
+        """One model's milliseconds per example as they stand in `results.json`, keyed by batch size as text."""
+        return {
+            "latency_ms": {str(size): ms for size, ms in self.ms_per_example[name].items()},
+            "latency_quartiles_ms": {str(size): list(pair) for size, pair in self.quartiles_ms[name].items()},
+        }
 
 
 def measure_latency(
@@ -51,9 +55,10 @@ def measure_latency(
     """Time the forward pass of each model on the same rows of a dataset.
 
     Each round takes another batch of real rows and runs every model on it, starting with another model each time, so
-    that a change of the machine's speed meets all of them alike. The median over the rounds is reported. Only the
-    forward pass is timed: tokenising, collating and the copy to the device are not. Models run in eval mode without
-    autograd and get back the mode of each submodule.
+    that a change of the machine's speed meets all of them alike. Median and quartiles over the rounds are reported;
+    they spread with the lengths of the rows as well as with the machine. Only the forward pass is timed: tokenising,
+    collating and the copy to the device are not. Models run in eval mode without autograd and get back the mode of
+    each submodule.
 
     Args:
         models: By name, all on one device.
@@ -65,7 +70,7 @@ def measure_latency(
             rounds take longer.
 
     Returns:
-        Median milliseconds per example, with threads and device.
+        Median and quartiles of milliseconds per example, with threads and device.
 
     Raises:
         ValueError: No models, no rows, or models on several devices.
@@ -77,7 +82,8 @@ def measure_latency(
             f"{sorted(map(str, devices))} and {len(dataset)} rows. Move the models to one device first."
         )
     device = devices.pop()
-    timings: dict[str, dict[int, float]] = {name: {} for name in models}
+    medians: dict[str, dict[int, float]] = {name: {} for name in models}
+    quartiles: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in models}
     num_rounds = {}
     with _eval_mode(models.values()), torch.inference_mode():
         for batch_size in batch_sizes:
@@ -85,8 +91,10 @@ def measure_latency(
             rounds = _time_rounds(models, batches, max_rounds, max_seconds / len(batch_sizes))
             num_rounds[batch_size] = len(rounds)
             for name in models:
-                timings[name][batch_size] = 1000.0 * median(seconds[name] for seconds in rounds) / batch_size
-    return Latency(timings, num_rounds, torch.get_num_threads(), str(device))
+                times = [1000.0 * seconds[name] / batch_size for seconds in rounds]
+                low, middle, high = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+                medians[name][batch_size], quartiles[name][batch_size] = middle, (low, high)
+    return Latency(medians, quartiles, num_rounds, torch.get_num_threads(), str(device))
 
 
 @contextmanager

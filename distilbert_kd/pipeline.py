@@ -44,7 +44,7 @@ from distilbert_kd.resuming import Continuation, Progress, enter_run, flat_recip
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.run_lock import locked
 from distilbert_kd.run_records import RunRecords, fingerprints, results_record
-from distilbert_kd.scoring import check_teacher_score, describe_models, labels_of, near_chance_notes, score_models
+from distilbert_kd.scoring import check_teacher_score, describe_models, labels_of, score_models
 from distilbert_kd.sharding import take_up
 from distilbert_kd.student.build import count_layers
 from distilbert_kd.task_rows import Reader, tokenize_task
@@ -189,7 +189,7 @@ def _distil(
         main_labels = labels_of(origin.rows.evaluation[split])
         allow_near_chance = recipe.teacher.allow_near_chance
         teacher_name = recipe.teacher.model + (", fine-tuned here" if recipe.teacher.finetune is not None else "")
-        caveats = check_teacher_score(answers[split], main_labels, data.metric, teacher_name, split, allow_near_chance)
+        check_teacher_score(answers[split], main_labels, data.metric, teacher_name, split, allow_near_chance)
         source = recipe.teacher
         records.write_environment(data.source, rows_sha256, teacher.model, source.model, source.revision, recipe.seed)
 
@@ -218,8 +218,7 @@ def _distil(
         }
         seconds = {_STAGES[name]: each.seconds for name, each in trained.items()}
         seconds["total"] = time.perf_counter() - start
-        notes = [*students["student"].rows.notes(recipe.data.max_length), *caveats]
-        notes += near_chance_notes(logits[split], main_labels, data.metric, split)
+        notes = students["student"].rows.notes(recipe.data.max_length)
         if progress.has_begun:
             notes.append("The run was cut off and gone on with; a time is that of the last start.")
         results = results_record(

@@ -7,19 +7,21 @@ null; `results_schema` has the same as a JSON schema):
     name, task        of the recipe and of the data
     metric            a key of `distilbert_kd.metrics.SCORE_NAMES`
     score_name        the main number in words
-    data              source, notes [lines], rows {split: number}, augmentation? {gold, augmented, transfer,
-                      dropped: numbers of rows}
+    data              source, notes [lines], rows {split: number}, drawn_from? {split: number before some were drawn},
+                      augmentation? {gold, augmented, transfer, dropped: numbers of rows}
     student           layers [the teacher layer that each student layer copied]
     distillation      temperature, alpha: a number or {start, end, shape}; alpha_augmented?
                       terms: weight, or {weight, layers, ...}
     seed              of student and control
     models            teacher, student, control? -> one record each:
         name, num_layers, num_parameters, size_mb (weights, 10^6 bytes)
-        latency_ms?   {"1": ms per example at batch 1, "32": ...}
-        splits        {split: score, metrics {name: value}, num_rows, calibration_error?, fidelity?
-                       {agreement?, kl_nats?, mean_squared_difference?, pearson?}}
+        architecture? the class of transformers that it loads as
+        latency_ms?   {"1": median ms per example at batch 1, "32": ...}
+        latency_quartiles_ms?  {"1": [a quarter of the rounds took less, a quarter more], "32": ...}
+        splits        {split: score, metrics {name: value}, num_rows, calibration_error?, constant_score?,
+                       is_near_chance?, fidelity? {agreement?, kl_nats?, mean_squared_difference?, pearson?}}
     seconds?          teacher?, distillation?, control?, total?
-    latency_setting?  device, num_threads
+    latency_setting?  device, num_threads, num_rounds? {"1": timed rounds at batch 1, "32": ...}
 
 All scores are stored as fractions and correlations, never as percentages; the table multiplies by 100.
 """
@@ -29,16 +31,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distilbert_kd.markdown import table as draw_markdown
 from distilbert_kd.metrics import is_regression_metric
+from distilbert_kd.result_facts import architecture_of, arms_of, latency_of, rows_of, splits_of, warnings_of
 
 
 __all__ = [
     "SCHEMA_VERSION",
     "Table",
-    "arms_of",
     "closing_lines",
     "markdown_line",
     "markdown_table",
+    "model_table",
     "render_markdown",
     "render_table",
     "unit_of",
@@ -71,17 +75,21 @@ class Table:
 
 def render_table(results: Mapping[str, Any]) -> str:
     """The results as plain text for a terminal of 100 columns."""
-    parts = [_heading(results)]
+    parts = [_heading(results), *(_filled([f"WARNING: {line}" for line in warnings_of(results)]))]
     for table in _tables(results):
         parts.append("\n".join([table.title, *_draw_text(table)]))
-    lines = (textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in closing_lines(results))
-    parts.append("\n".join(lines))
+    parts.append("\n".join(_filled(closing_lines(results))))
     return "\n\n".join(parts) + "\n"
+
+
+def _filled(lines: Sequence[str]) -> list[str]:
+    return [textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in lines]
 
 
 def render_markdown(results: Mapping[str, Any]) -> str:
     """The results as Markdown, with the same tables and lines as `render_table`."""
     parts = [f"# {markdown_line(_heading(results))}"]
+    parts += [f"> **Warning:** {markdown_line(line)}" for line in warnings_of(results)]
     for table in _tables(results):
         parts += [f"## {markdown_line(table.title)}", markdown_table(table)]
     parts.append("\n".join(f"- {markdown_line(line)}" for line in closing_lines(results)))
@@ -104,9 +112,8 @@ def _draw_text(table: Table) -> list[str]:
 
 def markdown_table(table: Table) -> str:
     """A table in Markdown, without its title; what would be a tag, a link or a cell's end is escaped."""
-    lines = [[_markdown_cell(cell) for cell in line] for line in (table.headers, *table.rows)]
-    drawn = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([drawn[0], "|---" + "|---:" * (len(table.headers) - 1) + "|", *drawn[1:]])
+    headers, *rows = [[_markdown_cell(cell) for cell in line] for line in (table.headers, *table.rows)]
+    return draw_markdown(headers, rows)
 
 
 def _markdown_cell(text: str) -> str:
@@ -119,17 +126,11 @@ def _heading(results: Mapping[str, Any]) -> str:
 
 
 def _tables(results: Mapping[str, Any]) -> list[Table]:
-    splits = results["models"]["teacher"]["splits"]
-    return [_model_table(results), *(_split_table(results, split) for split in splits)]
+    return [model_table(results), *(_split_table(results, split) for split in splits_of(results))]
 
 
-def arms_of(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Teacher, student and, if trained, control, in the order of the rows."""
-    models = results["models"]
-    return {arm: models[arm] for arm in ("teacher", "student", "control") if models.get(arm)}
-
-
-def _model_table(results: Mapping[str, Any]) -> Table:
+def model_table(results: Mapping[str, Any]) -> Table:
+    """Depth, size and time of each model."""
     arms = arms_of(results)
     teacher_ms = arms["teacher"].get("latency_ms") or {}
     headers = ["", "layers\n", "parameters\n(M)", "weights\n(MB)"]
@@ -139,7 +140,7 @@ def _model_table(results: Mapping[str, Any]) -> Table:
     for arm, model in arms.items():
         ms = model.get("latency_ms") or {}
         row = [arm, str(model["num_layers"]), f"{model['num_parameters'] / 1e6:.1f}", f"{model['size_mb']:.1f}"]
-        row += [_number(ms.get(batch_size), 2) for batch_size in teacher_ms]
+        row += [latency_of(model, batch_size) or "-" for batch_size in teacher_ms]
         row += [_ratio(teacher_ms[batch_size], ms.get(batch_size)) for batch_size in teacher_ms]
         rows.append(tuple(row))
     return Table("Models", tuple(headers), tuple(rows))
@@ -170,7 +171,7 @@ def _split_table(results: Mapping[str, Any], split: str) -> Table:
         else:
             row += [_number(nearness.get("mean_squared_difference"), 3), _number(nearness.get("pearson"), 1, 100)]
         rows.append(tuple(row))
-    return Table(f"{split}, {teacher['num_rows']:,} rows", tuple(headers), tuple(rows))
+    return Table(f"{split}, {rows_of(results, split)}", tuple(headers), tuple(rows))
 
 
 def unit_of(metric: str) -> str:
@@ -197,6 +198,7 @@ def closing_lines(results: Mapping[str, Any]) -> list[str]:
     lines = [
         *_bought(results),
         f"Teacher: {results['models']['teacher']['name']}.",
+        *filter(None, [architecture_of(results)]),
         f"Layers: student {', '.join(map(str, range(len(layers))))} from "
         f"{results['student'].get('init_from') or 'teacher'} {', '.join(map(str, layers))}.",
         f"Distillation: T = {_schedule(distillation['temperature'])}, "
@@ -210,11 +212,19 @@ def closing_lines(results: Mapping[str, Any]) -> list[str]:
     ]
     setting = results.get("latency_setting")
     if setting:
-        lines.append(f"Latency: forward pass only, on {setting['device']}, {setting['num_threads']} CPU thread(s).")
+        where = f"on {setting['device']}, {setting['num_threads']} CPU thread(s)"
+        lines.append(f"Latency: forward pass only, {where}{_rounds(setting)}.")
     seconds = {stage: value for stage, value in (results.get("seconds") or {}).items() if value is not None}
     if seconds:
         lines.append("Time: " + ", ".join(f"{stage} {value:,.0f} s" for stage, value in seconds.items()) + ".")
     return lines
+
+
+def _rounds(setting: Mapping[str, Any]) -> str:
+    """What median and quartiles are taken over."""
+    rounds = setting.get("num_rounds") or {}
+    told = ", ".join(f"{number} at batch {batch_size}" for batch_size, number in rounds.items())
+    return f"; median and quartiles of rounds with other rows each: {told}" if told else ""
 
 
 def _deep_terms(terms: Mapping[str, Any]) -> str:
@@ -245,7 +255,8 @@ def _bought(results: Mapping[str, Any]) -> Sequence[str]:
     return [
         f"What the teacher bought over the control on {split}: "
         f"{100 * (values['score'] - models['control']['splits'][split]['score']):+.1f} points."
-        for split, values in models["student"]["splits"].items()
+        for split in splits_of(results)
+        for values in [models["student"]["splits"][split]]
     ]
 
 

@@ -14,6 +14,8 @@ __all__ = ["Results", "results_schema"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Score = Annotated[float, Field(ge=-1, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Quartiles = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class _Record(BaseModel):
@@ -42,7 +44,10 @@ class Rows(_Record):
 
     source: str
     notes: list[str] = []
-    rows: dict[str, Annotated[int, Field(ge=0)]] = Field(description="Split to its number of rows.")
+    rows: dict[str, Count] = Field(description="Split to its number of rows.")
+    drawn_from: dict[str, Count] = Field(
+        default={}, description="Split of which rows were drawn, to the number of rows that it has in all."
+    )
     augmentation: AddedRows | None = Field(default=None, description="Missing where nothing was added.")
 
 
@@ -78,6 +83,12 @@ class Split(_Record):
     metrics: dict[str, float]
     num_rows: int = Field(ge=0, description="Rows with a label.")
     calibration_error: Share | None = None
+    constant_score: Score | None = Field(
+        default=None, description="What the best single answer, given for every row, would score."
+    )
+    is_near_chance: bool | None = Field(
+        default=None, description="Whether the answers correlate with the labels no more than guessing might."
+    )
     fidelity: Nearness | None = None
 
 
@@ -88,8 +99,13 @@ class Model(_Record):
     num_layers: int
     num_parameters: int
     size_mb: float = Field(description="Weights, in 10^6 bytes.")
+    architecture: str | None = Field(default=None, description="The class of transformers that it loads as.")
     latency_ms: dict[str, float] | None = Field(
-        default=None, description="Batch size to milliseconds per example, forward pass only."
+        default=None,
+        description="Batch size to milliseconds per example, forward pass only: the median of the rounds.",
+    )
+    latency_quartiles_ms: dict[str, Quartiles] | None = Field(
+        default=None, description="Batch size to the first and third quartile of the rounds."
     )
     splits: dict[str, Split]
 
@@ -107,6 +123,7 @@ class LatencySetting(_Record):
 
     device: str
     num_threads: int
+    num_rounds: dict[str, int] | None = Field(default=None, description="Batch size to the number of timed rounds.")
 
 
 class Results(_Record):

@@ -13,10 +13,10 @@ __all__ = ["PLOTS", "RunFolder", "read_record", "read_record_text"]
 
 PLOTS: dict[str, str] = {
     "scores": "Scores with 95 % intervals over the rows",
-    "speed": "Speed against score",
+    "speed": "Speed against score, with the quartiles of the time",
     "layers": "Which layer each student layer started as",
     "loss_terms": "The student's loss, term by term",
-    "score_over_steps": "Score on the main split during training",
+    "score_over_steps": "Score during training, on the split that is watched",
     "student_against_teacher": "The student's answers against the teacher's",
     "calibration": "Reliability: how often a model is right when it is so sure",
     "entropy_over_temperature": "What the soft targets hold: the teacher's entropy over the temperature",

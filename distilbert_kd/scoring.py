@@ -32,7 +32,6 @@ __all__ = [
     "check_teacher_score",
     "describe_models",
     "labels_of",
-    "near_chance_notes",
     "predict_logits",
     "score_models",
 ]
@@ -122,28 +121,6 @@ def check_teacher_score(
     return [f"teacher: near chance on {split} (teacher.allow_near_chance)"]
 
 
-def near_chance_notes(logits: Mapping[str, np.ndarray], labels: np.ndarray, metric: str, split: str) -> list[str]:
-    """What a reader must know of students that learnt nothing, such as one that gives every row the same class.
-
-    Args:
-        logits: by model, (B, C).
-        labels: (B,).
-        metric: see `distilbert_kd.metrics`.
-        split: what the rows are called.
-
-    Returns:
-        A line for each model whose outputs say no more about the labels than guessing could; the teacher, which
-        `check_teacher_score` judged, is left out.
-    """
-    is_regression = is_regression_metric(metric)
-    lost = [
-        name
-        for name, own in logits.items()
-        if name != "teacher" and is_near_chance(own, labels, is_regression).is_near_chance
-    ]
-    return [f"{name}: near chance on {split}; it learnt nothing of the task, whatever its score" for name in lost]
-
-
 def score_models(
     readers: Mapping[str, Reader], teacher_logits: Mapping[str, np.ndarray], metric: str, arguments: TrainingArguments
 ) -> Scored:
@@ -194,15 +171,17 @@ def describe_models(readers: Mapping[str, Reader]) -> tuple[dict[str, dict[str, 
         latencies |= dict.fromkeys(group, measured)
     records = {
         name: {
+            "architecture": type(reader.model).__name__,
             "num_layers": count_layers(reader.model),
             "num_parameters": reader.model.num_parameters(),
             "size_mb": sum(p.numel() * p.element_size() for p in reader.model.parameters()) / 1e6,
-            "latency_ms": latencies[name].of(name),
+            **latencies[name].of(name),
         }
         for name, reader in readers.items()
     }
-    any_latency = next(iter(latencies.values()))
-    return records, {"device": any_latency.device, "num_threads": any_latency.num_threads}
+    measured = next(iter(latencies.values()))
+    rounds = {str(size): min(each.num_rounds[size] for each in latencies.values()) for size in measured.num_rounds}
+    return records, {"device": measured.device, "num_threads": measured.num_threads, "num_rounds": rounds}
 
 
 def labels_of(rows: datasets.Dataset) -> np.ndarray:

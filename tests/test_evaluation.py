@@ -158,6 +158,24 @@ def test_chance_statistic_equals_sklearn_and_scipy() -> None:
     assert not test.is_near_chance and 0.5 < test.statistic < 0.9
 
 
+@pytest.mark.parametrize(
+    ("metric", "labels", "expected"),
+    [
+        ("rte", [0, 0, 0, 1], 3 / 4),
+        ("accuracy_f1", [2, 2, 1, 0, 2], 3 / 5),
+        ("mrpc", [0, 0, 1, 1, 1], (6 / 8 + 3 / 5) / 2),  # class 1 always: precision 3/5, recall 1
+        ("mrpc", [0] * 9 + [1], 0.9 / 2),  # class 0 always: no F1, but nearly all are right
+        ("cola", [0, 0, 1], 0.0),
+        ("stsb", [1.0, 2.0, 5.0], 0.0),
+    ],
+)
+def test_what_one_answer_for_all_rows_scores(metric, labels, expected) -> None:
+    """A score of 90 is nothing where nine rows of ten have one class; readers must be able to see it."""
+    labels = np.array(labels)
+    logits = np.eye(3)[labels.astype(int) % 3] if metric != "stsb" else labels[:, None]
+    assert evaluate_logits(metric, logits, labels).constant_score == pytest.approx(expected)
+
+
 def test_a_majority_teacher_with_high_accuracy_is_near_chance() -> None:
     """90 % accuracy on 90 % of one class knows nothing, and its soft targets teach nothing."""
     labels = np.array([0] * 900 + [1] * 100)

@@ -49,9 +49,22 @@ def test_milliseconds_are_per_example_and_the_median(clock: list[float]) -> None
     latency = measure_latency(models, _ROWS, _collate, batch_sizes=(1, 4), max_rounds=5, max_seconds=1000)
     assert latency.ms_per_example["teacher"] == pytest.approx({1: 400.0, 4: 100.0})
     assert latency.ms_per_example["student"] == pytest.approx({1: 100.0, 4: 25.0})
-    assert latency.of("student") == pytest.approx({"1": 100.0, "4": 25.0})
+    assert latency.of("student")["latency_ms"] == pytest.approx({"1": 100.0, "4": 25.0})
     assert latency.num_rounds == {1: 5, 4: 5}
     assert (latency.device, latency.num_threads) == ("cpu", torch.get_num_threads())
+
+
+def test_the_spread_is_that_of_the_rounds(clock: list[float]) -> None:
+    """A median alone hides that half of the rounds took twice as long."""
+
+    class _Slowing(_Recorder):
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            self.seconds += 0.001
+            return super().forward(input_ids)
+
+    latency = measure_latency({"a": _Slowing("a", [], clock, 0.0)}, _ROWS, _collate, batch_sizes=(2,), max_rounds=5)
+    assert latency.of("a")["latency_ms"] == pytest.approx({"2": 2.0})  # 1.0, 1.5, 2.0, 2.5, 3.0; the first was warm-up
+    assert latency.of("a")["latency_quartiles_ms"] == {"2": pytest.approx([1.5, 2.5])}
 
 
 def test_models_take_turns_on_the_same_rows(clock: list[float]) -> None:

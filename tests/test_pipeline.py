@@ -16,6 +16,7 @@ from distilbert_kd import pipeline, recipe_parts
 from distilbert_kd.errors import DataError, DivergedError, RecipeError, StoppedError, StorageError, TeacherError
 from distilbert_kd.latency import measure_latency
 from distilbert_kd.recipe import Recipe, load_recipe
+from distilbert_kd.result_facts import warnings_of
 from distilbert_kd.results import render_table
 from distilbert_kd.results_schema import Results
 from distilbert_kd.resuming import Progress
@@ -130,7 +131,10 @@ class TestRunFolder:
             model = results["models"][name]
             assert model["num_layers"] == num_layers
             assert model["size_mb"] == pytest.approx(4e-6 * model["num_parameters"])
-            assert set(model["latency_ms"]) == {"1", "32"}
+            assert set(model["latency_ms"]) == {"1", "32"} == results["latency_setting"]["num_rounds"].keys()
+            for size, (low, high) in model["latency_quartiles_ms"].items():
+                assert 0 < low <= model["latency_ms"][size] <= high
+            assert model["architecture"] == "BertForSequenceClassification"
             split = model["splits"]["validation"]
             assert split["num_rows"] == 24
             assert split["score"] == split["metrics"]["accuracy"] > 0.7
@@ -397,7 +401,8 @@ class TestRefusedBeforeAnythingIsLoaded:
             pipeline.run(recipe_with(recipe_file, tmp_path / "run", *external))
         assert not hasattr(refusal.value, "__notes__")
         again = recipe_with(recipe_file, tmp_path / "run", *external, "teacher.allow_near_chance=true")
-        assert "teacher: near chance on validation (teacher.allow_near_chance)" in pipeline.run(again)["data"]["notes"]
+        (first, *_) = warnings_of(pipeline.run(again))
+        assert first.startswith("The teacher is near chance on validation")
 
 
 class TestNothingIsLost:
@@ -421,11 +426,8 @@ class TestNothingIsLost:
         lost = ("training.max_steps=1", "training.learning_rate=1e-9", "student.init_from=" + str(tmp_path / "base"))
         save_tiny_base(tmp_path / "base")
         results = pipeline.run(recipe_with(recipe_file, tmp_path / "run", *external, *lost))
-        assert (
-            "student: near chance on validation; it learnt nothing of the task, whatever its score"
-            in (results["data"]["notes"])
-        )
-        assert "near chance on validation" in render_table(results).replace("\n  ", " ")
+        assert [line for line in warnings_of(results) if line.startswith("The student is near chance on validation")]
+        assert render_table(results).split("\n\n")[1].startswith("WARNING: The student")
 
     def test_a_student_that_diverges(self, recipe_file, tmp_path):
         # The teacher was right: only the student's settings are to be changed.

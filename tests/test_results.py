@@ -58,7 +58,7 @@ def test_rows_hold_the_right_numbers(results: dict[str, Any]) -> None:
     """A column shifted by one, or retention against the control, would still look like a table."""
     text = render_table(results)
     models, validation = _cells(text, "student")
-    assert models == ["3", "66.0", "264.0", "2.00", "0.80", "2.00x", "2.50x"]
+    assert models == ["3", "66.0", "264.0", "2.00", "0.800", "2.00x", "2.50x"]
     assert validation == ["85.0", "83.0", "87.0", "96.6", "91.2", "0.046", "7.2"]
     assert _cells(text, "teacher")[1] == ["88.0", "86.0", "90.0", "100.0", "-", "-", "5.1"]
     assert _cells(text, "control")[1] == ["82.5", "80.0", "85.0", "93.8", "87.7", "0.123", "9.3"]
@@ -96,7 +96,7 @@ def test_each_split_has_its_table(results: dict[str, Any]) -> None:
     results["models"]["student"]["splits"]["test"]["score"] = 0.5
     text = render_table(results)
     assert "validation, 1,408 rows" in text and "test, 77 rows" in text
-    assert [row[0] for row in _cells(text, "student")] == ["3", "85.0", "50.0"]
+    assert [row[0] for row in _cells(text, "student")] == ["3", "50.0", "85.0"]  # the headline is that of test
     assert "on test: -32.5 points." in text
 
 
@@ -167,6 +167,45 @@ def test_markdown_shows_names_and_reads_none_of_them(results: dict[str, Any]) ->
     markdown = render_markdown(results)
     assert "<script" not in markdown
     assert re.findall(r"(?<!\\)(?:\\\\)*\[", markdown) == []  # no bracket that is not escaped
+
+
+def test_times_have_their_spread(results: dict[str, Any]) -> None:
+    """A time without its spread looks exact, on a machine that others shared too; and the table must still fit."""
+    for model in results["models"].values():
+        model["latency_ms"] = {"1": 13.788, "32": 142.21}
+        model["latency_quartiles_ms"] = {"1": [12.96, 14.449], "32": [138.7, 151.2]}
+    results["latency_setting"] = {"device": "cpu", "num_threads": 2, "num_rounds": {"1": 50, "32": 12}}
+    text = render_table(results)
+    (row,) = [line for line in text.splitlines() if line.startswith("student") and "to" in line]
+    assert "  13.8 (13.0 to 14.4)  142 (139 to 151) " in row
+    assert "50 at batch 1, 12 at batch 32." in text.replace("\n  ", " ")
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_what_makes_the_scores_worthless_comes_first(results: dict[str, Any]) -> None:
+    """At the end of the notes it was not read, and a student of a teacher that guesses "keeps 99 % of its score"."""
+    for model in results["models"].values():
+        model["splits"]["validation"] |= {"constant_score": 0.825, "is_near_chance": False}
+    results["models"]["teacher"]["splits"]["validation"]["is_near_chance"] = True
+    text, markdown = render_table(results), render_markdown(results)
+    first, second = text.split("\n\n")[1:3]
+    assert first.startswith("WARNING: The teacher is near chance on validation")
+    assert second.startswith("WARNING: The control scores 82.5 on validation, and the same answer for every row 82.5.")
+    assert text.count("WARNING") == 2 and "Models" in text.split("\n\n")[3]
+    assert markdown.split("\n\n")[1].startswith("> **Warning:** The teacher is near chance")
+
+
+def test_a_drawn_split_says_of_how_many_rows(results: dict[str, Any]) -> None:
+    """A score on a sample of the rows may not stand beside one on all of them."""
+    results["data"]["drawn_from"] = {"validation": 5463}
+    assert "validation, 1,408 of 5,463 rows" in render_table(results)
+
+
+def test_a_distilbert_is_called_one(results: dict[str, Any]) -> None:
+    """Who asked for a DistilBERT looks for the word, and for the class to load."""
+    assert "DistilBERT" not in render_table(results)
+    results["models"]["student"]["architecture"] = "DistilBertForSequenceClassification"
+    assert "is a DistilBERT: it loads as DistilBertForSequenceClassification" in render_table(results)
 
 
 def test_layers_of_another_model_are_not_called_the_teachers(results: dict[str, Any]) -> None:

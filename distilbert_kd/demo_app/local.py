@@ -15,6 +15,7 @@ from distilbert_kd.metrics import is_regression_metric
 from distilbert_kd.recipe import load_recipe
 from distilbert_kd.report.content import label_of, said
 from distilbert_kd.report.findings import most_different
+from distilbert_kd.result_facts import splits_of
 from distilbert_kd.run_folder import RunFolder, read_record
 from distilbert_kd.scored_rows import read_scored_rows
 from distilbert_kd.teacher import load_classifier, load_tokenizer
@@ -125,9 +126,9 @@ def _description(results: Mapping[str, Any]) -> str:
 
 
 def _rows(folder: RunFolder, results: Mapping[str, Any]) -> tuple[list[list[str]], list[str]]:
-    """The rows of the main split on which student and teacher part, the worst first, and the heads of their cells."""
+    """The rows of the headline's split on which student and teacher part, the worst first, and their cells' heads."""
     found = read_scored_rows(folder.scored)
-    scored = next((found[split] for split in results["models"]["teacher"]["splits"] if split in found), None)
+    scored = next((found[split] for split in splits_of(results) if split in found), None)
     if scored is None:
         return [], []
     is_regression = scored.label_names is None

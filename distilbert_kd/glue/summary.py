@@ -18,7 +18,7 @@ from distilbert_kd.metrics import is_regression_metric, labelled
 from distilbert_kd.report.comparison import Setting, compare_runs, summary_of
 from distilbert_kd.report.resampling import LEVEL, Interval, bootstrap_scores, interval_of
 from distilbert_kd.report.run_reading import FinishedRun
-from distilbert_kd.results import arms_of
+from distilbert_kd.result_facts import arms_of
 
 
 __all__ = ["best_run", "interval_over_seeds", "summarise"]

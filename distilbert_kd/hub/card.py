@@ -15,10 +15,11 @@ from distilbert_kd.data.tasks import TASKS
 from distilbert_kd.hub.card_method import method_lines
 from distilbert_kd.hub.card_tables import class_table, comparison, evaluation_lines, one_sentence
 from distilbert_kd.hub.facts import RunFacts
-from distilbert_kd.hub.markdown import code, escaped, fenced
 from distilbert_kd.hub.metadata import card_metadata, dataset_id
 from distilbert_kd.hub.target import HubTarget
+from distilbert_kd.markdown import code, escaped, fenced
 from distilbert_kd.plain_yaml import dump_yaml
+from distilbert_kd.result_facts import warnings_of
 from distilbert_kd.run_folder import PLOTS, RunFolder
 from distilbert_kd.storage import write_text
 
@@ -102,6 +103,7 @@ def make_card(
     metadata = card_metadata(facts, name, license, language)
     sections = [
         f"# {escaped(name)}",
+        *(f"> **Warning:** {escaped(line)}" for line in warnings_of(facts.results)),
         one_sentence(facts, _teacher(facts)),
         _section("Use", _snippet(facts, repo, revision), _use_notes(facts)),
         _section("Student against teacher", *comparison(facts)),

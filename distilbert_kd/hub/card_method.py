@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distilbert_kd.hub.facts import RunFacts
-from distilbert_kd.hub.markdown import code
+from distilbert_kd.markdown import code
 
 
 __all__ = ["method_lines"]

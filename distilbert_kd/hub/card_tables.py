@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from distilbert_kd.hub.facts import RunFacts
-from distilbert_kd.hub.markdown import escaped, table
 from distilbert_kd.hub.metadata import metric_name
+from distilbert_kd.markdown import escaped, table
 from distilbert_kd.metrics import is_regression_metric
+from distilbert_kd.result_facts import architecture_of, latency_of, milliseconds, rows_of, splits_of
 
 
 __all__ = ["class_table", "comparison", "evaluation_lines", "one_sentence"]
@@ -27,17 +28,19 @@ def one_sentence(facts: RunFacts, teacher: str) -> str:
     """
     models, task = facts.results["models"], facts.recipe["data"].get("task")
     student, big = models["student"], models["teacher"]
-    split, scored = _main_split(facts)
+    split = splits_of(facts.results)[0]
+    scored = student["splits"][split]
     kind = "text regressor" if is_regression_metric(facts.results["metric"]) else "text classifier"
     subject = f"GLUE {task.upper()}" if task else escaped(facts.results["task"])
     share = _share(scored["score"], big["splits"][split]["score"])
     kept = f" It keeps {share} % of the teacher's {facts.results['score_name']} on {escaped(split)}" if share else ""
     size = f"{_millions(student)} of {_millions(big)} million parameters"
-    times = [(model.get("latency_ms") or {}).get("1") for model in (student, big)]
-    speed = f" One text takes {times[0]:.1f} ms in place of {times[1]:.1f}." if None not in times else ""
+    times = [milliseconds(ms) for model in (student, big) if (ms := (model.get("latency_ms") or {}).get("1"))]
+    speed = f" One text takes {times[0]} ms in place of {times[1]} (medians)." if len(times) > 1 else ""
+    more = "".join(f" {line}" for line in filter(None, [architecture_of(facts.results)]))
     return (
         f"A {kind} of {student['num_layers']} layers for {subject}, distilled with the knowledge of a teacher of "
-        f"{big['num_layers']} layers: {teacher}.{kept}{f', with {size}.' if kept else f' It has {size}.'}{speed}"
+        f"{big['num_layers']} layers: {teacher}.{kept}{f', with {size}.' if kept else f' It has {size}.'}{speed}{more}"
     )
 
 
@@ -56,7 +59,7 @@ def comparison(facts: RunFacts) -> list[str]:
     headers = ["", "layers", "parameters (M)", "weights (MB)", *(f"ms per text, batch {batch}" for batch in batches)]
     rows = [
         [_ARMS[arm], str(model["num_layers"]), _millions(model), f"{model['size_mb']:.1f}"]
-        + [_number((model.get("latency_ms") or {}).get(batch), 2) for batch in batches]
+        + [latency_of(model, batch) or "" for batch in batches]
         for arm, model in models.items()
     ]
     parts.append(table(headers, rows))
@@ -64,14 +67,17 @@ def comparison(facts: RunFacts) -> list[str]:
     if setting and batches:
         cpu = (facts.environment.get("hardware") or {}).get("cpu")
         where = f"{setting['device']}{f' ({cpu})' if cpu and setting['device'] == 'cpu' else ''}"
-        parts.append(f"Time: forward pass only, {escaped(where)}, CPU threads: {setting['num_threads']}.")
+        rounds = setting.get("num_rounds") or {}
+        over = "; ".join(f"{number} at batch {batch}" for batch, number in rounds.items())
+        spread = f" Medians, and in brackets quartiles, of rounds with other rows each: {over}." if over else ""
+        parts.append(f"Time: forward pass only, {escaped(where)}, CPU threads: {setting['num_threads']}.{spread}")
     return parts
 
 
 def _score_table(facts: RunFacts, models: Mapping[str, Mapping[str, Any]]) -> str:
     is_regression = is_regression_metric(facts.results["metric"])
     near = "r to the teacher" if is_regression else "class is the teacher's (%)"
-    splits = list(models["student"]["splits"])
+    splits = splits_of(facts.results)
     headers = [""]
     for split in splits:
         headers += [f"{escaped(split)}: score", "share of the teacher's (%)", near]
@@ -93,7 +99,8 @@ def _bought(facts: RunFacts, models: Mapping[str, Mapping[str, Any]]) -> str:
     if "control" not in models:
         return ""
     points = []
-    for split, scored in models["student"]["splits"].items():
+    for split in splits_of(facts.results):
+        scored = models["student"]["splits"][split]
         gain = _reported(facts, split).get("gain")
         interval = f" (95 % interval over rows: {100 * gain['low']:.1f} to {100 * gain['high']:.1f})" if gain else ""
         more = scored["score"] - models["control"]["splits"][split]["score"]
@@ -112,11 +119,12 @@ def evaluation_lines(facts: RunFacts, data: str) -> list[str]:
         Paragraphs.
     """
     lines, metric = [], facts.results["metric"]
-    for split, scored in facts.results["models"]["student"]["splits"].items():
+    for split in splits_of(facts.results):
+        scored = facts.results["models"]["student"]["splits"][split]
         values = ", ".join(
             f"{escaped(metric_name(name, metric))} {value:.4f}" for name, value in scored["metrics"].items()
         )
-        line = f"- {escaped(split)}, {scored['num_rows']:,} rows: {values}"
+        line = f"- {escaped(split)}, {rows_of(facts.results, split)}: {values}"
         interval = _reported(facts, split).get("scores", {}).get("student")
         if interval:
             line += f" (95 % interval of the score, over rows: {interval['low']:.3f} to {interval['high']:.3f})"
@@ -138,7 +146,7 @@ def class_table(facts: RunFacts) -> str:
     Returns:
         A table, the largest differences first where there are many classes; or nothing.
     """
-    split, _ = _main_split(facts)
+    split = splits_of(facts.results)[0]
     classes = _reported(facts, split).get("classes") or []
     rows, differences = [], []
     for each in classes:
@@ -166,13 +174,6 @@ def _wilson_interval(accuracy: float, num_rows: int) -> tuple[float, float]:
 
 def _reported(facts: RunFacts, split: str) -> Mapping[str, Any]:
     return (facts.report.get("splits") or {}).get(split) or {}
-
-
-def _main_split(facts: RunFacts) -> tuple[str, Mapping[str, Any]]:
-    """The test split if it was scored, because the others may have been looked at before; else the first."""
-    splits = facts.results["models"]["student"]["splits"]
-    name = "test" if "test" in splits else next(iter(splits))
-    return name, splits[name]
 
 
 def _millions(model: Mapping[str, Any]) -> str:

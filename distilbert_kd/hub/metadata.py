@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from distilbert_kd.hub.facts import RunFacts, is_hub_id
+from distilbert_kd.result_facts import splits_of
 
 
 __all__ = ["card_metadata", "dataset_id", "metric_name"]
@@ -103,8 +104,8 @@ def _eval_results(facts: RunFacts, dataset: str | None) -> list[EvalResult]:
             metric_name=metric_name(key, metric),
             metric_value=value,
         )
-        for split, scored in facts.results["models"]["student"]["splits"].items()
-        for key, value in scored["metrics"].items()
+        for split in splits_of(facts.results)
+        for key, value in facts.results["models"]["student"]["splits"][split]["metrics"].items()
     ]
 
 

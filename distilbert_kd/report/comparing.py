@@ -10,7 +10,7 @@ from distilbert_kd.report.comparison import Setting, compare_runs, tables_of
 from distilbert_kd.report.pages import render_page
 from distilbert_kd.report.pictures import Palette, Picture, draw, has_matplotlib
 from distilbert_kd.report.run_reading import read_run
-from distilbert_kd.results import markdown_table
+from distilbert_kd.results import markdown_line, markdown_table
 from distilbert_kd.storage import storage_errors, write_text
 
 
@@ -45,7 +45,8 @@ def write_comparison(runs: Sequence[Path], out: Path) -> tuple[Path, str]:
     picture = _picture(settings) if has_matplotlib() else None
     if picture is None:
         notes.append("No figure: matplotlib is not installed.")
-    parts = ["# Comparison"]
+    warnings = [line for each in settings for line in each.warnings]
+    parts = ["# Comparison", *(f"> **Warning:** {markdown_line(line)}" for line in warnings)]
     for table in tables:
         parts += [f"{table.title}:", markdown_table(table)]
     text = "\n\n".join([*parts, *notes]) + "\n"
@@ -58,7 +59,13 @@ def write_comparison(runs: Sequence[Path], out: Path) -> tuple[Path, str]:
     write_text(out / "compare.json", json.dumps([asdict(each) for each in settings], indent=2) + "\n")
     write_text(out / "compare.md", text)
     page = render_page(
-        "compare.html.j2", title="Comparison of runs", settings=settings, tables=tables, notes=notes, picture=picture
+        "compare.html.j2",
+        title="Comparison of runs",
+        settings=settings,
+        warnings=warnings,
+        tables=tables,
+        notes=notes,
+        picture=picture,
     )
     write_text(out / "compare.html", page)
     return out / "compare.html", text

@@ -10,7 +10,8 @@ import yaml
 
 from distilbert_kd.errors import DataError
 from distilbert_kd.report.run_reading import FinishedRun
-from distilbert_kd.results import Table, arms_of, unit_of
+from distilbert_kd.result_facts import arms_of, splits_of, warnings_of
+from distilbert_kd.results import Table, unit_of
 
 
 __all__ = ["Setting", "Summary", "compare_runs", "render_summary", "summary_of", "tables_of"]
@@ -41,6 +42,7 @@ class Setting:
         metric: Of all of them.
         score_name: The metric's main number in words.
         scores: Split name to model name to the summary of its score.
+        warnings: What makes the scores of a run worthless, with its folder's name.
         gains: Split name to the summary of student minus control in the same run; without a control it is missing.
         values: Split name to model name to the scores themselves, in the order of the runs.
     """
@@ -54,6 +56,7 @@ class Setting:
     score_name: str
     scores: dict[str, dict[str, Summary]]
     gains: dict[str, Summary]
+    warnings: tuple[str, ...]
     values: dict[str, dict[str, list[float]]]
 
 
@@ -128,7 +131,7 @@ def _setting(group: Sequence[FinishedRun], differing: Mapping[str, Any]) -> Sett
     first = group[0].results
     names = ", ".join(dict.fromkeys(run.results["name"] for run in group))
     told = ", ".join(f"{key}={_told(value)}" for key, value in differing.items())
-    splits = list(first["models"]["teacher"]["splits"])
+    splits = splits_of(first)
     values = {
         split: {arm: [run.results["models"][arm]["splits"][split]["score"] for run in group] for arm in arms_of(first)}
         for split in splits
@@ -148,6 +151,7 @@ def _setting(group: Sequence[FinishedRun], differing: Mapping[str, Any]) -> Sett
             for split, arms in values.items()
             if "control" in arms
         },
+        warnings=tuple(f"{run.folder.root.name}: {line}" for run in group for line in warnings_of(run.results)),
         values=values,
     )
 

@@ -13,7 +13,8 @@ from distilbert_kd.report.findings import ClassResult, Uncertainty, uncertainty
 from distilbert_kd.report.plots import temperatures_of
 from distilbert_kd.report.resampling import LEVEL, NUM_RESAMPLES, SEED, Interval, McNemar
 from distilbert_kd.report.run_reading import FinishedRun
-from distilbert_kd.results import Table, arms_of, unit_of
+from distilbert_kd.result_facts import arms_of, rows_of, splits_of, warnings_of
+from distilbert_kd.results import Table, unit_of
 from distilbert_kd.scored_rows import ScoredRows
 
 
@@ -29,16 +30,18 @@ class Content:
     """What is shown of the scored rows, and what the rows say about the scores.
 
     Attributes:
+        warnings: What makes the scores worthless, to be read first.
         intervals: Split name to what its rows leave open; empty for runs without scored rows.
         key_figures: What it is, and the figure.
         tables: Models by split.
         verdicts: Whether student and control, and student and teacher, differ, in sentences.
         by_class: Split name to what the models do with each class; empty for regression or without scored rows.
-        classes: Recall and precision by class on the main split; None for regression or without scored rows.
+        classes: Recall and precision by class on the headline's split; None for regression or without scored rows.
         soft_targets: A few rows with the teacher's distribution at several temperatures.
         different: Where student and teacher part, the worst first.
     """
 
+    warnings: list[str]
     intervals: dict[str, Uncertainty]
     key_figures: list[tuple[str, str]]
     tables: list[Table]
@@ -68,14 +71,13 @@ def content_of(run: FinishedRun) -> Content:
     by_class = {} if is_regression else {split: findings.per_class(scored) for split, scored in run.scored.items()}
     main = next(iter(run.scored.values()), None)
     return Content(
+        warnings=warnings_of(results),
         intervals=intervals,
         key_figures=_key_figures(results),
-        tables=[
-            _split_table(results, split, intervals.get(split)) for split in results["models"]["teacher"]["splits"]
-        ],
+        tables=[_split_table(results, split, intervals.get(split)) for split in splits_of(results)],
         verdicts=[line for split, each in intervals.items() for line in _verdict(results, split, each)],
         by_class=by_class,
-        classes=None if not by_class else _class_table(next(iter(by_class.values()))),
+        classes=None if not by_class else _class_table(*next(iter(by_class.items()))),
         soft_targets=[] if main is None or is_regression else _soft_targets(main, temperatures_of(results)),
         different=None if main is None else _different(main, is_regression),
     )
@@ -100,6 +102,7 @@ def numbers_of(content: Content, plots: Sequence[str], missing: Sequence[str]) -
     setting = {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "seed": SEED}
     return {
         "schema_version": 1,
+        "warnings": content.warnings,
         "intervals": setting,
         "splits": splits,
         "plots": [f"plots/{name}.png" for name in plots],
@@ -109,7 +112,7 @@ def numbers_of(content: Content, plots: Sequence[str], missing: Sequence[str]) -
 
 def _key_figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     teacher, student = results["models"]["teacher"], results["models"]["student"]
-    split = next(iter(teacher["splits"]))
+    split = splits_of(results)[0]
     ours, theirs = student["splits"][split], teacher["splits"][split]
     figures = [(f"{results['score_name']} x 100, {split}", f"{100 * ours['score']:.1f}")]
     if theirs["score"] > 0:
@@ -153,7 +156,7 @@ def _split_table(results: Mapping[str, Any], split: str, intervals: Uncertainty 
         if not is_regression:
             row.append(_number(values.get("calibration_error"), 100, 1))
         rows.append(tuple(row))
-    return Table(f"{split}, {teacher['num_rows']:,} rows", tuple(headers), tuple(rows))
+    return Table(f"{split}, {rows_of(results, split)}", tuple(headers), tuple(rows))
 
 
 def _number(value: float | None, factor: float, decimals: int) -> str:
@@ -197,7 +200,7 @@ def _test(test: McNemar | None, other: str) -> str:
     )
 
 
-def _class_table(classes: Sequence[ClassResult]) -> Table:
+def _class_table(split: str, classes: Sequence[ClassResult]) -> Table:
     arms = list(classes[0].recall)
     headers = ("class", "rows", *(f"recall, {arm} (%)" for arm in arms), *(f"precision, {arm} (%)" for arm in arms))
     rows = tuple(
@@ -209,7 +212,7 @@ def _class_table(classes: Sequence[ClassResult]) -> Table:
         )
         for each in classes
     )
-    return Table("By class", headers, rows)
+    return Table(f"By class, {split}", headers, rows)
 
 
 def _soft_targets(scored: ScoredRows, temperatures: Sequence[float]) -> list[dict[str, Any]]:

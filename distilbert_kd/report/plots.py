@@ -12,7 +12,7 @@ from distilbert_kd.metrics import is_regression_metric
 from distilbert_kd.report import findings
 from distilbert_kd.report.pictures import Draw, Palette, Picture, draw
 from distilbert_kd.report.run_reading import FinishedRun
-from distilbert_kd.results import arms_of
+from distilbert_kd.result_facts import arms_of, splits_of
 from distilbert_kd.run_folder import PLOTS
 from distilbert_kd.scored_rows import ScoredRows
 
@@ -109,7 +109,7 @@ def _box(axes: "Axes", x: float, y: float, text: str, colour: str, palette: Pale
 
 
 def _speed(results: Mapping[str, Any]) -> Draw:
-    split = next(iter(results["models"]["teacher"]["splits"]))
+    split = splits_of(results)[0]
     batch_size = next(iter(results["models"]["teacher"]["latency_ms"]))
 
     def picture(axes: "Axes", palette: Palette) -> None:
@@ -118,6 +118,8 @@ def _speed(results: Mapping[str, Any]) -> Draw:
             if ms is None:
                 continue
             score = 100 * model["splits"][split]["score"]
+            low, high = (model.get("latency_quartiles_ms") or {}).get(batch_size) or (ms, ms)
+            axes.plot([low, high], [score, score], color=palette.of(arm), linewidth=2)
             axes.plot(ms, score, _MARKERS[arm], color=palette.of(arm), markersize=9, label=arm)
         axes.margins(0.25)
         axes.set_xlim(left=0)
@@ -131,6 +133,8 @@ def _speed(results: Mapping[str, Any]) -> Draw:
 
 
 def _score_over_steps(run: FinishedRun) -> Draw:
+    watched = next(iter(run.results["models"]["teacher"]["splits"]))  # the first, also where `test` is the headline
+
     def picture(axes: "Axes", palette: Palette) -> None:
         for model, lines in run.history.items():
             points = [(line["step"], 100 * line["eval_score"]) for line in lines if "eval_score" in line]
@@ -140,7 +144,7 @@ def _score_over_steps(run: FinishedRun) -> Draw:
                 )
         axes.legend()
         _count_steps(axes)
-        axes.set(xlabel="step", ylabel=f"{_score_name(run.results)} x 100")
+        axes.set(xlabel="step", ylabel=f"{_score_name(run.results)} x 100, {watched}")
         axes.grid(alpha=0.6)
 
     return picture

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distilbert_kd.errors import StorageError
+from distilbert_kd.result_facts import splits_of
 from distilbert_kd.results_schema import Results
 from distilbert_kd.run_folder import RunFolder, read_record, read_record_text
 from distilbert_kd.scored_rows import ScoredRows, read_scored_rows
@@ -37,12 +38,12 @@ class FinishedRun:
 
     @cached_property
     def scored(self) -> dict[str, ScoredRows]:
-        """Split name to what the models said about each row, the main split first; empty for older runs.
+        """Split name to what the models said about each row, the headline's first; empty for older runs.
 
         Read when it is first asked for: a comparison of many runs never is.
         """
         found = read_scored_rows(self.folder.scored)
-        return {split: found[split] for split in self.results["models"]["teacher"]["splits"] if split in found}
+        return {split: found[split] for split in splits_of(self.results) if split in found}
 
 
 def read_run(path: Path) -> FinishedRun:

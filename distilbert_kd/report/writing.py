@@ -11,7 +11,8 @@ from distilbert_kd.report.pages import render_page
 from distilbert_kd.report.pictures import Picture, has_matplotlib
 from distilbert_kd.report.plots import draw_all
 from distilbert_kd.report.run_reading import FinishedRun, read_run
-from distilbert_kd.results import closing_lines, markdown_line, markdown_table, render_markdown
+from distilbert_kd.result_facts import architecture_of
+from distilbert_kd.results import closing_lines, markdown_line, markdown_table, model_table, render_markdown
 from distilbert_kd.run_folder import PLOTS, RunFolder
 from distilbert_kd.storage import storage_errors, write_text
 
@@ -83,6 +84,8 @@ def _page(run: FinishedRun, content: Content, pictures: Mapping[str, Picture], m
         content=content,
         pictures=pictures,
         missing=missing,
+        models_table=model_table(run.results),
+        architecture=architecture_of(run.results),
         closing_lines=closing_lines(run.results),
         recipe=run.recipe,
         facts=_facts(run.environment),
@@ -117,7 +120,7 @@ def _markdown(run: FinishedRun, content: Content, pictures: Mapping[str, Picture
             "In brackets: 95 % intervals of a paired bootstrap over the rows; the noise of seeds comes on top."
         )
     if content.classes is not None:
-        parts += ["## By class", markdown_table(content.classes)]
+        parts += [f"## {markdown_line(content.classes.title)}", markdown_table(content.classes)]
     if pictures:
         parts.append("## Figures")
         parts += [f"![{markdown_line(each.caption)}](plots/{name}.png)" for name, each in pictures.items()]

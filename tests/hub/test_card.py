@@ -13,8 +13,8 @@ from huggingface_hub import ModelCard
 from distilbert_kd.hub.card import make_card, planned_card, write_card
 from distilbert_kd.hub.card_tables import _wilson_interval
 from distilbert_kd.hub.facts import RunFacts
-from distilbert_kd.hub.markdown import code, escaped, fenced
 from distilbert_kd.hub.target import HubTarget
+from distilbert_kd.markdown import code, escaped, fenced
 from distilbert_kd.run_folder import RunFolder
 from tests.hub.finished_runs import RECIPE, model_record, results_of, write_run
 from tests.hub.loopback import metadata_errors
@@ -194,6 +194,44 @@ class TestText:
         assert "95 % interval of the score, over rows: 0.810 to 0.890" in text
         assert "+2.5 on validation (95 % interval over rows: -1.0 to 6.0)" in text
         assert "| a\\|b | 120 | 90.0 | 80.0 | 10.0 |" in text
+
+    def test_what_makes_the_scores_worthless_comes_first(self, tmp_path):
+        """Who reads no further than the first lines must not take a student that guesses for one that knows."""
+        results = results_of(RECIPE)
+        results["models"]["student"]["splits"]["validation"] |= {"is_near_chance": False, "constant_score": 0.86}
+        lines = make_card(facts_of(tmp_path, models=results["models"])).text.strip().split("\n\n")
+        assert lines[0] == "# tiny"
+        assert lines[1].startswith("> **Warning:** The student scores 85.5 on validation, and the same answer for")
+
+    def test_headline_is_of_the_test_rows(self, tmp_path):
+        """One card, one headline: sentence, table and metadata begin with the rows that nothing was chosen on."""
+        results = results_of(RECIPE)
+        for model in results["models"].values():
+            model["splits"]["test"] = {**model["splits"]["validation"], "score": 0.5, "num_rows": 100}
+        results["data"]["drawn_from"] = {"validation": 954}
+        card = make_card(facts_of(tmp_path, models=results["models"], data=results["data"]), "ada/tiny")
+        assert "keeps 100.0 % of the teacher's accuracy on test" in card.text
+        assert "| **student** | 50.0 | 100.0 | 93.0 | 85.5 | 95.0 | 93.0 |" in card.text
+        assert [result.dataset_split for result in card.data.eval_results] == ["test"] * 2 + ["validation"] * 2
+        assert "- validation, 200 of 954 rows: " in card.text.split("- test, 100 rows: ")[1]
+
+    def test_times_have_their_spread(self, tmp_path):
+        """A time without its spread looks exact, wherever it was measured."""
+        results = results_of(RECIPE)
+        results["models"]["student"]["latency_quartiles_ms"] = {"1": [3.52, 4.91]}
+        setting = {"device": "cpu", "num_threads": 2, "num_rounds": {"1": 50}}
+        text = make_card(facts_of(tmp_path, models=results["models"], latency_setting=setting)).text
+        assert "| 4.00 (3.52 to 4.91) | 8.00 |" in text
+        assert "One text takes 4.00 ms in place of 8.00 (medians)." in text
+        assert "brackets quartiles, of rounds with other rows each: 50 at batch 1." in text
+
+    def test_a_distilbert_is_called_one(self, tmp_path, local):
+        """Who looks for a DistilBERT looks for the word, and for the class to load."""
+        results = results_of(RECIPE)
+        results["models"]["student"]["architecture"] = "DistilBertForSequenceClassification"
+        text = make_card(facts_of(tmp_path, models=results["models"])).text
+        assert "is a DistilBERT: it loads as DistilBertForSequenceClassification of transformers, and takes no" in text
+        assert "is a DistilBERT" not in make_card(local).text
 
     def test_no_control_is_said(self, tmp_path):
         """Without a control nobody knows what the teacher was worth."""

@@ -148,6 +148,18 @@ def test_files(runs, tmp_path):
     assert json.loads((tmp_path / "out" / "compare.json").read_text("utf-8"))[0]["seeds"] == [1, 2, 3]
 
 
+def test_a_run_that_learnt_nothing_is_named_first(runs, tmp_path):
+    """In a mean over seeds one student that gives every row the same class is a wide spread, and nothing else."""
+    lost = fake_run(tmp_path / "lost", seed=4)
+    results = json.loads((lost / "results.json").read_text("utf-8"))
+    results["models"]["student"]["splits"]["validation"]["is_near_chance"] = True
+    (lost / "results.json").write_text(json.dumps(results), "utf-8")
+    page, text = write_comparison([*runs, lost], tmp_path / "out")
+    assert text.split("\n\n")[1].startswith("> **Warning:** lost: The student is near chance on validation")
+    html = page.read_text("utf-8")
+    assert html.index("lost: The student is near chance") < html.index('id="scores"')
+
+
 def test_a_folder_that_is_no_run_is_named(runs, tmp_path):
     """One wrong path among many must be told by name, before anything is written."""
     with pytest.raises(StorageError, match="nonesuch"):

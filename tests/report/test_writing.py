@@ -176,6 +176,52 @@ def test_no_run_no_report(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """The words alone, which take no seconds to draw."""
+    monkeypatch.setattr(writing, "has_matplotlib", lambda: False)
+
+
+def test_what_makes_the_scores_worthless_is_read_first(tmp_path, no_figures):
+    """Below the tables, between versions and hardware, nobody saw that the teacher had guessed."""
+    run = fake_run(tmp_path / "run")
+    results = json.loads((run / "results.json").read_text("utf-8"))
+    results["models"]["teacher"]["splits"]["validation"]["is_near_chance"] = True
+    (run / "results.json").write_text(json.dumps(results), "utf-8")
+    parsed = _Page(write_report(run).read_text("utf-8"))
+    assert [each for each in parsed.ids if not each.startswith("figure")][:2] == ["warnings", "missing"]
+    assert "The teacher is near chance on validation" in parsed.text.split("Result")[1]
+    assert RunFolder(run).report_text.read_text("utf-8").split("\n\n")[1].startswith("> **Warning:** The teacher")
+    (warning,) = json.loads(RunFolder(run).report_numbers.read_text("utf-8"))["warnings"]
+    assert warning.startswith("The teacher is near chance")
+
+
+def test_the_headline_is_of_the_test_rows(tmp_path, no_figures):
+    """The teacher's epoch was chosen on validation, where its score flatters it; card and report name one split."""
+    run = fake_run(tmp_path / "run")
+    results = json.loads((run / "results.json").read_text("utf-8"))
+    for model in results["models"].values():
+        model["splits"]["test"] = {**model["splits"]["validation"], "score": 0.5}
+    (run / "results.json").write_text(json.dumps(results), "utf-8")
+    shutil.copy(run / "scored" / "validation.parquet", run / "scored" / "test.parquet")
+    text = _Page(write_report(run).read_text("utf-8")).text
+    assert "50.0accuracy x 100, test" in text and "By class, test" in text
+    assert text.index("test, 60 rows") < text.index("validation, 60 rows")
+    assert list(json.loads(RunFolder(run).report_numbers.read_text("utf-8"))["splits"]) == ["test", "validation"]
+
+
+def test_times_stand_in_the_report_with_their_spread(tmp_path, no_figures):
+    """A point in a picture is no number that can be quoted, and one without a spread can't be judged."""
+    run = fake_run(tmp_path / "run")
+    results = json.loads((run / "results.json").read_text("utf-8"))
+    results["models"]["student"] |= {"latency_quartiles_ms": {"1": [1.87, 2.24]}}
+    results["models"]["student"] |= {"architecture": "DistilBertForSequenceClassification"}
+    (run / "results.json").write_text(json.dumps(results), "utf-8")
+    text = _Page(write_report(run).read_text("utf-8")).text
+    assert "2.00 (1.87 to 2.24)" in text.split("Layers and speed")[-1]
+    assert "The student is a DistilBERT" in text.split("Not shown")[0]
+
+
 def test_a_run_that_was_cut_off_has_no_report_yet(tmp_path):
     """One command finishes it; "give a run's output_dir" sounds like a wrong path."""
     run = RunFolder(fake_run(tmp_path / "run"))
