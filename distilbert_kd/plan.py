@@ -66,7 +66,7 @@ def describe(recipe: Recipe) -> str:
     lines = {
         "recipe": f"{recipe.name}, seed {recipe.seed}, run folder {recipe.output_dir}",
         "data": f"{data.name} from {data.source}",
-        "rows": ", ".join(f"{split} {len(of_split):,}" for split, of_split in rows.items()),
+        "rows": ", ".join(f"{split} {len(of_split):,}{_drawn_from(data, split)}" for split, of_split in rows.items()),
         "teacher": f"{recipe.teacher.model}: {size_line(teacher)}, {teacher.num_parameters():,} parameters",
         "": _teacher_training(recipe, len(data.train)),
         "augmentation": _augmentation(recipe),
@@ -98,6 +98,10 @@ def _outline(name: str, data: TaskData, revision: str | None, is_whole: bool) ->
 
 def _training(values: Mapping[str, Any], where: str, recipe: Recipe) -> TrainingArguments:
     return training_arguments(values, where, Path(recipe.output_dir), recipe.seed, show_bars=False)
+
+
+def _drawn_from(data: TaskData, split: str) -> str:
+    return f" of {data.drawn_from[split]:,}" if split in data.drawn_from else ""
 
 
 def _teacher_training(recipe: Recipe, num_rows: int) -> str:

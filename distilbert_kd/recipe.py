@@ -78,6 +78,9 @@ class Data(Section):
     labels: Labels | None = Field(default=None, description="The names of the classes in their order (own data).")
     max_length: int = Field(default=128, ge=4, description="Longer inputs are cut to this number of tokens.")
     max_train_rows: int | None = Field(default=None, ge=1, description="Use so many training rows at most, at random.")
+    max_validation_rows: int | None = Field(
+        default=None, ge=1, description="Score so many validation rows at most, at random; test rows are all scored."
+    )
     allow_unlabelled_rows: bool = Field(
         default=False, description="Rows without a label learn from the teacher alone."
     )

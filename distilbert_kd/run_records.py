@@ -185,6 +185,7 @@ def results_record(
             "source": data.source,
             "notes": [*data.notes, *notes],
             "rows": {split: len(rows) for split, rows in {"train": data.train, **data.evaluation}.items()},
+            "drawn_from": dict(data.drawn_from),
             **({} if augmentation is None else {"augmentation": dict(augmentation)}),
         },
         "student": {"layers": list(layers), "init_from": init_from},

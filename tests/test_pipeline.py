@@ -423,11 +423,18 @@ class TestNothingIsLost:
 
     def test_a_student_that_learnt_nothing_is_said_to(self, recipe_file, external, tmp_path):
         # It gave every row the same class, and its table said that it kept 88 % of the teacher's accuracy.
-        lost = ("training.max_steps=1", "training.learning_rate=1e-9", "student.init_from=" + str(tmp_path / "base"))
+        lost = (
+            "data.max_validation_rows=20",
+            "training.max_steps=1",
+            "training.learning_rate=1e-9",
+            "student.init_from=" + str(tmp_path / "base"),
+        )
         save_tiny_base(tmp_path / "base")
         results = pipeline.run(recipe_with(recipe_file, tmp_path / "run", *external, *lost))
         assert [line for line in warnings_of(results) if line.startswith("The student is near chance on validation")]
         assert render_table(results).split("\n\n")[1].startswith("WARNING: The student")
+        assert "validation, 20 of 24 rows" in render_table(results)
+        assert unnamed(Results.model_validate(results)) == []
 
     def test_a_student_that_diverges(self, recipe_file, tmp_path):
         # The teacher was right: only the student's settings are to be changed.

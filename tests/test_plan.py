@@ -23,6 +23,12 @@ def recipe_file(tmp_path_factory):
     return write_recipe(folder, save_tiny_base(folder / "base"))
 
 
+def test_it_says_of_how_many_rows_some_are_drawn(recipe_file):
+    """Prevents a score on a sample from being taken for one on the split."""
+    text = describe(load_recipe(recipe_file, ["data.max_validation_rows=10"]))
+    assert re.search(r"^rows +train 64, validation 10 of 24$", text, re.MULTILINE)
+
+
 def test_it_says_what_will_be_done(recipe_file):
     """Prevents a run of hours that was not meant: another map, another number of steps, another objective."""
     text = describe(load_recipe(recipe_file, ["distillation.alpha=0.7"]))

@@ -142,6 +142,7 @@ class TestScalars:
             ("control", "yes", "true or false"),
             ("data.max_length", "true", "a whole number"),
             ("data.max_train_rows", "0", "a number, at least 1"),
+            ("data.max_validation_rows", "0", "a number, at least 1"),
             ("distillation.temperature", "true", "a number"),
             ("distillation.alpha", ".nan", "a finite number"),
             ("distillation.temperature", ".inf", "a finite number"),

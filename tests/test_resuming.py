@@ -69,6 +69,12 @@ def test_what_is_allowed_may_differ_and_is_said(begun, caplog, allowed):
         enter_run(begun, RECIPE | {"training.num_train_epochs": 3, "seed": 2}, [allowed])
 
 
+def test_other_rows_to_score_are_another_run(begun):
+    """Prevents teacher and student of one run from being judged on different samples."""
+    with pytest.raises(StorageError, match="other values of data.max_validation_rows than"):
+        enter_run(begun, RECIPE | {"data.max_validation_rows": 8})
+
+
 def test_a_key_is_no_beginning_of_another(begun):
     """Prevents `--allow-changed train` from allowing all of `training`."""
     with pytest.raises(StorageError, match="training.num_train_epochs"):

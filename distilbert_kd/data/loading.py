@@ -169,20 +169,26 @@ def _task_data(
     }
     notes = [note for split in splits for note in split.notes]
     notes.extend(_content_notes(splits, built))
-    train = built["train"]
-    if data_recipe.max_train_rows is not None and data_recipe.max_train_rows < len(train):
-        notes.append(f"train: {data_recipe.max_train_rows} of {len(train)} rows at random (data.max_train_rows)")
-        # Files are often sorted by label. Always the same rows, so that seeds differ in nothing else.
-        train = train.shuffle(seed=0).select(range(data_recipe.max_train_rows)).flatten_indices()
+    drawn_from = {}
+    for split in splits:
+        key = {"train": "max_train_rows", "evaluation": "max_validation_rows"}.get(split.role, "")
+        most = None if split.name == "test" else getattr(data_recipe, key, None)
+        rows = built[split.name]
+        if most is not None and most < len(rows):
+            notes.append(f"{split.name}: {most} of {len(rows)} rows at random (data.{key})")
+            drawn_from[split.name] = len(rows)
+            # Files are often sorted by label. Always the same rows, so that seeds differ in nothing else.
+            built[split.name] = rows.shuffle(seed=0).select(range(most)).flatten_indices()
     return TaskData(
         name=name,
         label_names=label_names,
         metric=metric,
-        train=train,
+        train=built["train"],
         evaluation={split.name: built[split.name] for split in splits if split.role == "evaluation"},
         test={split.name: built[split.name] for split in splits if split.role == "test"},
         source=source,
         notes=tuple(notes),
+        drawn_from=drawn_from,
     )
 
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import datasets
 
@@ -30,6 +30,7 @@ class TaskData:
         test: Unlabelled splits, predicted on request; with `index` for GLUE.
         source: Where the rows came from, in one line.
         notes: What a reader of the results must know about the rows.
+        drawn_from: Split of which rows were drawn, to the number of rows that it has in all.
     """
 
     name: str
@@ -40,6 +41,7 @@ class TaskData:
     test: dict[str, datasets.Dataset]
     source: str
     notes: tuple[str, ...]
+    drawn_from: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_dataset(

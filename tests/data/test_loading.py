@@ -275,6 +275,32 @@ class TestOwnData:
         assert len(first.evaluation["validation"]) == 100
         assert first.notes == ("train: 20 of 100 rows at random (data.max_train_rows)",)
 
+    def test_max_validation_rows(self, tmp_path):
+        """Prevents a score on a sorted file's first rows, other rows for each seed, and a test set that is drawn."""
+        rows = "text,label\n" + "".join(f"text {i},{'ab'[i // 50]}\n" for i in range(100))
+        first, again = (
+            load_task(own(tmp_path, train=rows, validation=rows, test=rows, max_validation_rows=20), "mine")
+            for _ in range(2)
+        )
+        assert fingerprint(first.evaluation["validation"]) == fingerprint(again.evaluation["validation"])
+        assert len(first.evaluation["validation"]) == 20
+        assert 5 <= sum(first.evaluation["validation"]["label"][:]) <= 15
+        assert len(first.train) == len(first.evaluation["test"]) == 100
+        assert first.drawn_from == {"validation": 100}
+        assert first.notes == ("validation: 20 of 100 rows at random (data.max_validation_rows)",)
+        assert load_task(own(tmp_path, train=rows, validation=rows, max_validation_rows=100), "mine").drawn_from == {}
+
+    def test_max_validation_rows_leaves_a_submission_whole(self, tmp_path):
+        """Prevents a submission.zip that GLUE's server refuses because rows are missing; both of MNLI's are drawn."""
+        write_glue(tmp_path, TASKS["mnli"])
+        data = load_task(Data(task="mnli", path=str(tmp_path), max_validation_rows=2), "mnli")
+        assert {split: len(rows) for split, rows in data.evaluation.items()} == dict.fromkeys(data.evaluation, 2)
+        assert data.drawn_from == dict.fromkeys(data.evaluation, 3) and len(data.evaluation) == 2
+        whole = load_task(Data(task="mnli", path=str(tmp_path)), "mnli")
+        assert data.test.keys() == whole.test.keys() != set()
+        for split, rows in whole.test.items():
+            assert data.test[split]["index"][:] == rows["index"][:]
+
     def test_missing_label_column(self, tmp_path):
         """Prevents validation from being taken for unlabelled because of a slip in a name."""
         rows = "text,label\nx,a\ny,b\n"
