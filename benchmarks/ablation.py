@@ -1,7 +1,7 @@
 """The ablation of the DistilBERT paper in small: what does each part of the objective, and of the start, bring?
 
     GLUE_DIR=... OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python benchmarks/ablation.py --out build/bench \
-        --general runs/mlm-small/student
+        --general runs/small/student
 
 One teacher for each task, fine-tuned on the same rows as the students; these have half its layers, and all seeds of
 all arms the same rows. Seeds are the outer loop, tasks the next, so that a run that is cut short has compared the same
@@ -13,6 +13,7 @@ import argparse
 import gc
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -106,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     path = options.out / "ablation.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
+    softness = found.get("softness", {})
     runs = [Run(**run) for run in found["runs"]]
     jobs = [prepare(task, options.rows, options.out, options.rows) for task in options.tasks]
     setting = {
@@ -124,11 +126,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     if runs:
         refuse_other_setting(path, found["setting"], setting)
+    softness |= {job.task: teacher_softness(job) for job in jobs if job.task not in softness}
+
+    def write() -> None:
+        write_json(path, {"setting": setting, "softness": softness, "runs": [asdict(each) for each in runs]})
+
+    write()
     for run in _missing_runs(jobs, runs, options):
         runs.append(run)
-        write_json(path, {"setting": setting, "runs": [asdict(each) for each in runs]})
+        write()
         logger.info("%s", json.dumps(asdict(run)))
-    report(options.out, runs, {task: of_task["teacher_dev"]["score"] for task, of_task in setting["tasks"].items()})
+    report(options.out, runs, {task: of_task["teacher_dev"] for task, of_task in setting["tasks"].items()}, softness)
+
+
+def teacher_softness(job: Job) -> dict[str, dict[str, float]]:
+    """How much the teacher says on the rows that students learn from, and on those that it has not seen.
+
+    Args:
+        job: its teacher and rows.
+
+    Returns:
+        For "train" and "dev": accuracy, 0 to 1, and the mean entropy of its distribution at T = 1 and at the T of the
+        students, as shares of log C.
+    """
+    teacher, of_splits = job.teacher(), {}
+    for split in ("train", "dev"):
+        rows = job.rows(split)
+        logits = torch.tensor(predict_logits(teacher, job.tokenizer(), rows, training_arguments(1, 0)))
+        right = (logits.argmax(-1) == torch.tensor(rows["labels"][:])).float().mean()
+        of_splits[split] = {"accuracy": float(right)} | {
+            f"entropy_at_{temperature:g}": float(
+                torch.distributions.Categorical(logits=logits / temperature).entropy().mean()
+                / math.log(logits.shape[-1])
+            )
+            for temperature in (1.0, TEMPERATURE)
+        }
+    return of_splits
 
 
 def refuse_other_setting(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -203,22 +236,45 @@ def _train(
     return cost.cpu_s
 
 
-def report(out: Path, runs: Sequence[Run], teacher_scores: dict[str, float]) -> None:
-    """The table, on the screen and in `ablation.md`, and the plot."""
+def report(
+    out: Path,
+    runs: Sequence[Run],
+    teacher_dev: dict[str, dict[str, float]],
+    softness: dict[str, dict[str, dict[str, float]]],
+) -> None:
+    """The tables, of scores, of losses and of the teachers, on the screen and in `ablation.md`, and the plot."""
     tasks = [task for task in TASKS if any(run.task == task for run in runs)]
-    lines = [["teacher (6 layers)", *(f"{100 * teacher_scores[task]:.1f}" for task in tasks), "", ""]]
-    for arm in ARMS:
-        scores = [_by_seed(runs, task, arm) for task in tasks]
-        if not any(scores):
-            continue
-        cells = [_mean([100 * score for score in of_task.values()]) for of_task in scores]
-        differences = _paired(runs, tasks, arm)
-        cells.append("" if arm == BASE else _mean(differences, "+"))
-        lines.append([arm, *cells, str(min(map(len, scores)))])
-    table = markdown_table(["", *(TASK_NAMES[task] for task in tasks), f"Δ to {BASE}", "seeds"], lines)
-    (out / "ablation.md").write_text(table + "\n", encoding="utf-8")
-    logger.info("%s", table)
-    _plot(out, runs, tasks, teacher_scores)
+    names = [TASK_NAMES[task] for task in tasks]
+    scores = [["teacher (6 layers)", *(f"{100 * teacher_dev[task]['score']:.1f}" for task in tasks), "", ""]]
+    losses = [["teacher (6 layers)", *(f"{teacher_dev[task]['loss']:.3f}" for task in tasks)]]
+    for arm in (arm for arm in ARMS if any(run.arm == arm for run in runs)):
+        of_arm = [[run for run in runs if (run.task, run.arm) == (task, arm)] for task in tasks]
+        cells = [_mean([100 * run.dev_score for run in of_task]) for of_task in of_arm]
+        difference = "" if arm == BASE else _mean(_paired(runs, tasks, arm), "+")
+        scores.append([arm, *cells, difference, str(min(map(len, of_arm)))])
+        losses.append([arm, *(_mean([run.dev_loss for run in of_task], digits=3) for of_task in of_arm)])
+    text = "\n\n".join(
+        [
+            markdown_table(["dev score", *names, f"Δ to {BASE}", "seeds"], scores),
+            markdown_table(["dev loss, nats", *names], losses),
+            markdown_table(["teacher", *names], _softness_lines(softness, tasks)),
+        ]
+    )
+    (out / "ablation.md").write_text(text + "\n", encoding="utf-8")
+    logger.info("%s", text)
+    _plot(out, runs, tasks, teacher_dev)
+
+
+def _softness_lines(softness: dict[str, dict[str, dict[str, float]]], tasks: Sequence[str]) -> list[list[str]]:
+    return [
+        [f"{what}, {rows} rows", *(f"{100 * softness[task][split][key]:.1f} %" for task in tasks)]
+        for key, what in (
+            ("accuracy", "accuracy"),
+            ("entropy_at_1", "entropy / log C at T = 1"),
+            (f"entropy_at_{TEMPERATURE:g}", f"entropy / log C at T = {TEMPERATURE:g}"),
+        )
+        for split, rows in (("train", "the students'"), ("dev", "dev"))
+    ]
 
 
 def _paired(runs: Sequence[Run], tasks: Sequence[str], arm: str) -> list[float]:
@@ -232,14 +288,14 @@ def _by_seed(runs: Sequence[Run], task: str, arm: str) -> dict[int, float]:
     return {run.seed: run.dev_score for run in runs if (run.task, run.arm) == (task, arm)}
 
 
-def _mean(values: Sequence[float], sign: str = "") -> str:
+def _mean(values: Sequence[float], sign: str = "", digits: int = 1) -> str:
     mean, error = mean_and_error(values)
     if len(values) < 2:
-        return f"{mean:{sign}.1f}" if values else ""
-    return f"{mean:{sign}.1f} ± {error:.1f}"
+        return f"{mean:{sign}.{digits}f}" if values else ""
+    return f"{mean:{sign}.{digits}f} ± {error:.{digits}f}"
 
 
-def _plot(out: Path, runs: Sequence[Run], tasks: Sequence[str], teacher_scores: dict[str, float]) -> None:
+def _plot(out: Path, runs: Sequence[Run], tasks: Sequence[str], teacher_dev: dict[str, dict[str, float]]) -> None:
     figure, axes = new_figure(1, len(tasks))
     arms = [arm for arm in reversed(ARMS) if any(run.arm == arm for run in runs)]
     for axis, task in zip(axes[0], tasks, strict=True):
@@ -248,7 +304,7 @@ def _plot(out: Path, runs: Sequence[Run], tasks: Sequence[str], teacher_scores: 
             mean, error = mean_and_error(scores)
             axis.plot(scores, [position] * len(scores), ".", color="0.7", zorder=0)
             axis.errorbar([mean], [position], xerr=[error], fmt="o", color="tab:blue", capsize=3)
-        axis.axvline(100 * teacher_scores[task], color="0.5", linestyle="--", linewidth=1)
+        axis.axvline(100 * teacher_dev[task]["score"], color="0.5", linestyle="--", linewidth=1)
         axis.set_title(f"{TASK_NAMES[task]} (dashed: teacher)")
         axis.set_xlabel("dev score (mean ± standard error)")
         axis.set_yticks(range(len(arms)), arms if axis is axes[0][0] else [""] * len(arms))
