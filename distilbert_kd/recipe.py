@@ -108,7 +108,7 @@ class Augmentation(Section):
     methods: Annotated[
         dict[Method, Weight], Field(min_length=1), BeforeValidator(lambda value: _equal_weights(value))
     ] = Field(
-        default_factory=lambda: {"masked_lm": 1.0},
+        default={"masked_lm": 1.0},
         description="How copies are made: a list, or name and weight; each copy draws one.",
     )
     fraction: float = Field(default=0.4, gt=0, le=1, description="p: the share of a text's words that change.")

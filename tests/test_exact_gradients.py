@@ -13,7 +13,17 @@ from transformers import Trainer
 from distilbert_kd.trainer import DistillationTrainer
 from tests.pretraining.language_models import distil_language
 from tests.tiny import tiny_bert
-from tests.training_rows import ALL_TERMS, arguments, augmented_rows, collator, distil, flat_weights, pair_rows, quiet, without_dropout
+from tests.training_rows import (
+    ALL_TERMS,
+    arguments,
+    augmented_rows,
+    collator,
+    distil,
+    flat_weights,
+    pair_rows,
+    quiet,
+    without_dropout,
+)
 
 
 ROOT = Path(__file__).parents[1]

@@ -60,7 +60,15 @@ def _formula(facts: RunFacts) -> str:
         weight = term["weight"] if isinstance(term, Mapping) else term
         layers = term.get("layers") if isinstance(term, Mapping) else None
         line += f" + {weight:g} * {name}{f'({layers})' if layers else ''}" if weight else ""
-    if facts.recipe["data"].get("allow_unlabelled_rows"):
+    added = facts.results["data"].get("augmentation") or {"augmented": 0, "transfer": 0}
+    if added["augmented"]:
+        notes.append(
+            f"for {added['augmented']:,} altered copies of training rows, added to them, the weight of the teacher is "
+            f"{distillation['alpha_augmented']:g}"
+        )
+    if added["transfer"]:
+        notes.append(f"{added['transfer']:,} unlabelled texts were added")
+    if facts.recipe["data"].get("allow_unlabelled_rows") or added["transfer"]:
         notes.append("rows without a label learn from the teacher alone")
     return code(line) + (f" ({'; '.join(notes)})." if notes else ".")
 

@@ -142,6 +142,17 @@ class TestText:
             " + 0.5 * hidden_cosine + 2 * value_relation(last)` (alpha goes from 0.9 to 0.1 (cosine))."
         ) in text
 
+    def test_formula_of_augmented_rows(self, tmp_path):
+        """An objective without the alpha of two thirds of the rows is another one."""
+        results = results_of(RECIPE)
+        results["data"]["augmentation"] = {"gold": 1600, "augmented": 3100, "transfer": 20, "dropped": 100}
+        results["distillation"]["alpha_augmented"] = 0.9
+        text = make_card(facts_of(tmp_path, data=results["data"], distillation=results["distillation"]), "ada/tiny").text
+        assert (
+            "(for 3,100 altered copies of training rows, added to them, the weight of the teacher is 0.9; 20 unlabelled"
+            " texts were added; rows without a label learn from the teacher alone)."
+        ) in text
+
     def test_regression(self, tmp_path):
         """One output has no classes, no KL and no agreement."""
         results = results_of(RECIPE)
