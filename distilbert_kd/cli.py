@@ -33,6 +33,9 @@ _INTERRUPTED = 130
 RecipePath = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe, for example recipes/demo/movie_reviews.yaml.")
 ]
+LanguageRecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe of pretraining, for example recipes/mlm/small.yaml.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Values that win over the recipe's.")
 ]
@@ -246,7 +249,7 @@ def glue_command(
 
 @app.command("pretrain")
 def pretrain_command(
-    recipe: RecipePath, overrides: Overrides = None, allow_changed: Changed = None, quiet: Quiet = False
+    recipe: LanguageRecipePath, overrides: Overrides = None, allow_changed: Changed = None, quiet: Quiet = False
 ) -> None:
     """Distil language from unlabelled text, before any task; started again, a run that was cut off goes on."""
     with _user_errors():

@@ -28,12 +28,10 @@ from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric, labelled
 from distilbert_kd.plan_lines import num_training_steps
 from distilbert_kd.prepared_arguments import prediction_arguments, training_arguments
 from distilbert_kd.recipe import Recipe
-from distilbert_kd.recipe_parts import check_architecture, log_data, readers_of
+from distilbert_kd.recipe_parts import check_architecture, check_layers, layers_of, log_data, readers_of
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.scoring import labels_of
 from distilbert_kd.storage import write_text
-from distilbert_kd.student.build import count_layers
-from distilbert_kd.student.layer_maps import resolve_layers
 from distilbert_kd.teacher_cache import logits_column
 
 
@@ -97,6 +95,7 @@ def run_layer_search(
     seeds = [recipe.seed + i for i in range(size.num_seeds)]
     distillations = {seed: _distillation_arguments(recipe, size, folder, seed, show_bars) for seed in seeds}
     prediction = prediction_arguments(recipe.training, "training", folder.root, show_bars)
+    check_layers(recipe.student, recipe.teacher.model, recipe.teacher.revision)
     is_main = PartialState().is_main_process
     if is_main:
         folder.create()
@@ -112,7 +111,7 @@ def run_layer_search(
             "training.per_device_train_batch_size."
         )
     teacher, _ = readers_of(recipe, data)
-    num_layers = len(resolve_layers(count_layers(teacher.model), recipe.student.num_layers, recipe.student.layers))
+    num_layers = len(layers_of(recipe.student, teacher.model, teacher.model))
     check_architecture(teacher, data, recipe)
     log_data(data, teacher.rows, recipe.data.max_length)
     school = open_school(recipe, teacher, teacher, data, size.num_rows, folder, prediction, show_bars)

@@ -33,6 +33,7 @@ from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe_parts import (
     cache_dir_of,
     check_architecture,
+    check_layers,
     layers_of,
     log_data,
     readers_of,
@@ -88,6 +89,7 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
     if recipe.teacher.finetune is not None:
         check_attention(recipe.attn_implementation, arguments.teacher, "teacher.finetune")
     check_attention(recipe.attn_implementation, arguments.student, "training")
+    check_layers(recipe.student, recipe.teacher.model, recipe.teacher.revision)
     records = RunRecords(folder, PartialState().is_main_process)
     target = HubTarget.of(recipe.push.model_dump()) if recipe.push and records.is_main else None
     with locked(folder) if records.is_main else nullcontext():

@@ -18,7 +18,6 @@ from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.errors import TeacherError
 from distilbert_kd.hardware import describe_device
 from distilbert_kd.plan_lines import (
-    config_of,
     layer_map_line,
     outline,
     projection_line,
@@ -32,6 +31,7 @@ from distilbert_kd.prepared_arguments import best_epoch, check_attention, traini
 from distilbert_kd.recipe import Recipe, Schedule
 from distilbert_kd.recipe_parts import layers_of, terms_of
 from distilbert_kd.student.build import build_student
+from distilbert_kd.teacher import config_of
 from distilbert_kd.trainer_options import refuse_ignored_arguments
 
 

@@ -5,18 +5,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, TrainingArguments
+from transformers import PretrainedConfig, PreTrainedModel, TrainingArguments
 
 from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.errors import TeacherError
-from distilbert_kd.model_files import check_model_files
 from distilbert_kd.signals import EMBEDDINGS
 from distilbert_kd.student.build import count_layers
-from distilbert_kd.teacher import model_location
 
 
 __all__ = [
-    "config_of",
     "layer_map_line",
     "num_training_steps",
     "outline",
@@ -28,31 +25,6 @@ __all__ = [
     "student_line",
     "term_lines",
 ]
-
-
-def config_of(name: str, revision: str | None) -> PretrainedConfig:
-    """The configuration of a model, of which nothing else is read.
-
-    Args:
-        name: Hub id, folder, or `package:DISTRIBUTION`.
-        revision: of the Hub repository.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        TeacherError: it can't be had.
-    """
-    location = model_location(name)
-    check_model_files(location, revision)
-    try:
-        return AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0].rstrip(". ")
-        raise TeacherError(
-            f"Expected the configuration of a model at {name!r}, got: {reason}. Give a folder, a Hub id, or "
-            "package:NAME."
-        ) from error
 
 
 def outline(config: PretrainedConfig, kind: Any, name: str) -> PreTrainedModel:

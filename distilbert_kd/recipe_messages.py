@@ -66,6 +66,9 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     hint = ""
     if kind == "string_type" and isinstance(got, bool | int | float):
         hint = f'; write "{shown(got)}" in quotes if it is text'
+    elif kind == "list_type" and isinstance(got, str):
+        keys = [known.removeprefix(f"{path}.") for known in valid_paths(model) if known.startswith(f"{path}.")]
+        hint = f"; write [{shown(got)}]" if not keys else f"; write [{{{keys[0]}: {shown(got)}}}]"
     elif kind == "literal_error" and isinstance(got, str):
         choices = [choice.strip().strip("'") for choice in details["ctx"]["expected"].replace(" or ", ",").split(",")]
         nearest = difflib.get_close_matches(got, choices, n=1)

@@ -14,16 +14,17 @@ from distilbert_kd.compatibility import check_same_tokenizer
 from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.data.tasks import get_task
 from distilbert_kd.deep_terms import Term
+from distilbert_kd.errors import RecipeError
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe import Schedule as RecipeSchedule
 from distilbert_kd.recipe import Student as RecipeStudent
 from distilbert_kd.recipe import Term as RecipeTerm
 from distilbert_kd.student.build import build_student, count_layers, freeze_embeddings
-from distilbert_kd.student.distilbert import check_can_be_distilbert
+from distilbert_kd.student.distilbert import check_can_be_distilbert, is_distilbert
 from distilbert_kd.student.layer_maps import half_of, resolve_layers
 from distilbert_kd.task_rows import Reader, TaskRows, tokenize_task, tokenizer_for
-from distilbert_kd.teacher import load_base, load_teacher, load_tokenizer
+from distilbert_kd.teacher import config_of, load_base, load_teacher, load_tokenizer
 from distilbert_kd.teacher_cache import DEFAULT_CACHE_DIR
 
 
@@ -31,6 +32,7 @@ __all__ = [
     "as_terms",
     "cache_dir_of",
     "check_architecture",
+    "check_layers",
     "layers_of",
     "log_data",
     "readers_of",
@@ -89,10 +91,38 @@ def layers_of(student: RecipeStudent, teacher: PreTrainedModel, origin: PreTrain
     Raises:
         RecipeError: they don't fit the model.
     """
+    return _layers_among(student, count_layers(teacher), count_layers(origin))
+
+
+def check_layers(student: RecipeStudent, teacher: str, revision: str | None = None) -> None:
+    """Refuses layers that are not there, by the models' configurations alone: no data or weights are read for it.
+
+    Args:
+        student: of the recipe.
+        teacher: Hub id, folder, or `package:DISTRIBUTION`.
+        revision: of the teacher's repository.
+
+    Raises:
+        RecipeError: they don't fit the model that the student is cut from.
+        TeacherError: a configuration can't be had.
+    """
+    configs = [config_of(teacher, revision)]
+    configs.append(configs[0] if student.init_from is None else config_of(student.init_from, None))
+    num_teacher_layers, num_origin_layers = (getattr(config, "num_hidden_layers", None) for config in configs)
+    if num_teacher_layers is not None and num_origin_layers is not None:  # else it can't be cut, which is said later
+        _layers_among(student, num_teacher_layers, num_origin_layers)
+
+
+def _layers_among(student: RecipeStudent, num_teacher_layers: int, num_origin_layers: int) -> list[int]:
     num_layers = student.num_layers
-    if num_layers is None and isinstance(student.layers, str):
-        num_layers = half_of(count_layers(teacher))
-    return resolve_layers(count_layers(origin), num_layers, student.layers)
+    is_default = num_layers is None and isinstance(student.layers, str)
+    if is_default:
+        num_layers = half_of(num_teacher_layers)
+    try:
+        return resolve_layers(num_origin_layers, num_layers, student.layers)
+    except RecipeError as error:
+        note = " Unless it is set, it is half of the teacher's layers." if is_default else ""
+        raise RecipeError(f"student.{error}{note}") from None
 
 
 def check_architecture(origin: Reader, data: TaskData, recipe: Recipe) -> None:
@@ -107,7 +137,8 @@ def check_architecture(origin: Reader, data: TaskData, recipe: Recipe) -> None:
         TeacherError: no DistilBERT can be made of the model.
     """
     if recipe.student.architecture == "distilbert":
-        check_can_be_distilbert(origin.model)
+        if not is_distilbert(origin.model):
+            check_can_be_distilbert(origin.model)
         if "text_pair" in data.train.column_names:
             logger.warning(
                 "A DistilBERT has no token types: the student can't tell first and second text apart but by [SEP]."

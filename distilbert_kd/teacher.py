@@ -15,7 +15,14 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from distilbert_kd.compatibility import label_names, output_layer, output_order
 from distilbert_kd.errors import TeacherError
@@ -23,6 +30,7 @@ from distilbert_kd.model_files import check_model_files
 
 
 __all__ = [
+    "config_of",
     "hub_commit",
     "load_base",
     "load_classifier",
@@ -179,6 +187,27 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
             f"Put its files ({files}) beside the model: tokenizer.save_pretrained() writes them."
         )
     return tokenizer
+
+
+def config_of(name: str, revision: str | None) -> PretrainedConfig:
+    """The configuration of a model, of which nothing else is read.
+
+    Args:
+        name: Hub id, folder, or `package:DISTRIBUTION`.
+        revision: of the Hub repository.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        TeacherError: it can't be had.
+    """
+    location = model_location(name)
+    check_model_files(location, revision)
+    try:
+        return AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
+    except _LOADING_ERRORS as error:
+        raise TeacherError(_could_not_load("the configuration of a model", name, error)) from error
 
 
 def load_model(

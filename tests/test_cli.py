@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,13 +11,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from distilbert_kd import cli
+from distilbert_kd.pretraining.recipe import load_pretraining_recipe
+from distilbert_kd.recipe import load_recipe
 from distilbert_kd.trainer import DistillationTrainer
 from tests.tiny_runs import review_rows, save_tiny_base, write_jsonl, write_recipe
 
 
+ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "distilbert_kd"]
 
 
@@ -225,3 +230,15 @@ class TestFaults:
             f"interrupted. The fine-tuned teacher is kept in {run / 'teacher'}. The distilled student is kept in "
             f"{run / 'student'}. Start the same command again to go on."
         )
+
+
+def test_the_recipe_that_a_help_names_is_one_that_the_command_reads():
+    """Prevents `pretrain --help` from naming a task's recipe, which it refuses."""
+    examples = {}
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        for parameter in command.params:
+            if parameter.name == "recipe":
+                (examples[name],) = re.findall(r"recipes/\S+\.yaml", parameter.help)
+    assert {"run", "pretrain", "validate", "describe", "cache", "layers"} <= examples.keys()
+    for name, example in examples.items():
+        (load_pretraining_recipe if name == "pretrain" else load_recipe)(ROOT / example)

@@ -11,6 +11,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraModel,
 )
 from transformers import (
     pipeline as transformers_pipeline,
@@ -20,7 +22,9 @@ from distilbert_kd import pipeline
 from distilbert_kd.errors import TeacherError
 from distilbert_kd.finished_run import evaluate_run, predict_with
 from distilbert_kd.recipe import load_recipe
-from tests.tiny import tiny_bert, tiny_tokenizer
+from distilbert_kd.student.distilbert import as_distilbert
+from distilbert_kd.task_rows import tokenizer_for
+from tests.tiny import VOCABULARY, tiny_bert, tiny_tokenizer
 from tests.tiny_runs import review_rows, save_tiny_base, write_jsonl, write_recipe
 
 
@@ -119,9 +123,27 @@ def test_another_origin_and_frozen_embeddings(recipe_of, tmp_path):
     assert torch.equal(words, theirs["embeddings.word_embeddings.weight"])
 
 
-def test_a_teacher_that_is_no_bert_is_refused_before_any_training(tmp_path, run):
+def test_a_teacher_that_is_no_bert_is_refused_before_any_training(tmp_path):
     """Prevents an hour of a teacher's training before the student turns out to be impossible."""
-    recipe = write_recipe(tmp_path, run / "student", student={"architecture": "distilbert"})
-    with pytest.raises(TeacherError, match="got DistilBertForSequenceClassification"):
+    fields = {"hidden_size": 32, "embedding_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    ElectraModel(ElectraConfig(vocab_size=len(VOCABULARY), **fields)).save_pretrained(tmp_path / "electra")
+    tiny_tokenizer(tmp_path / "electra")
+    recipe = write_recipe(tmp_path, tmp_path / "electra", student={"architecture": "distilbert"})
+    with pytest.raises(TeacherError, match="or a DistilBERT; got ElectraForSequenceClassification"):
         pipeline.run(load_recipe(recipe))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_a_second_stage_takes_a_folder_of_either_kind(recipe_of, tmp_path, kind):
+    """Prevents a first stage's DistilBERT that no task can start from, or whose row 0 is folded in twice."""
+    bert = tiny_bert(num_layers=2, initializer_range=0.02).bert
+    origin = bert if kind == "bert" else as_distilbert(bert)
+    origin.save_pretrained(tmp_path / "first")
+    tokenizer_for(origin, tiny_tokenizer()).save_pretrained(tmp_path / "first")
+    stages = (f"student.init_from={tmp_path / 'first'}", "student.layers=first", "student.freeze_embeddings=true")
+    pipeline.run(recipe_of(tmp_path, *stages, "distillation.terms.hidden_cosine=1", "training.num_train_epochs=1"))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run/student")
+    assert type(model) is DistilBertForSequenceClassification
+    mine, expected = (each.embeddings.state_dict() for each in (model.distilbert, as_distilbert(bert)))
+    assert all(torch.equal(weight, expected[name]) for name, weight in mine.items())

@@ -377,11 +377,25 @@ class TestRefusedBeforeAnythingIsLoaded:
             pipeline.run(recipe)
         assert {path: path.stat().st_mtime_ns for path in Path(recipe.output_dir).rglob("*")} == before
 
-    def test_a_student_deeper_than_its_teacher_before_the_teacher_is_trained(self, recipe_file, tmp_path, monkeypatch):
-        # It was found after the teacher's fine-tuning only.
-        monkeypatch.setattr(pipeline, "train_model", lambda *args, **kwargs: pytest.fail("a model was trained"))
-        with pytest.raises(RecipeError, match="4"):
-            pipeline.run(recipe_with(recipe_file, tmp_path / "run", "student.num_layers=5"))
+    @pytest.mark.parametrize(
+        ("overrides", "message"),
+        [
+            (("student.num_layers=5",), "^student.num_layers: expected 1 to 4, .*, got 5"),
+            (("student.layers=[0, 4]",), "^student.layers: expected increasing layer numbers from 0 to 3"),
+            (("student.init_from={shallow}",), "expected 1 to 1, .*, got 2. .* half of the teacher's layers"),
+        ],
+    )
+    def test_layers_that_are_not_there_from_the_configuration_alone(
+        self, recipe_file, tmp_path, no_model, overrides, message
+    ):
+        # It was found when data and weights were loaded, and the key was named without its section.
+        for name, num_layers in (("teacher", 4), ("shallow", 1)):  # a folder without weights
+            tiny_bert(num_layers=num_layers).config.save_pretrained(tmp_path / name)
+        values = [override.format(shallow=tmp_path / "shallow") for override in overrides]
+        recipe = recipe_with(recipe_file, tmp_path / "run", f"teacher.model={tmp_path / 'teacher'}", *values)
+        with pytest.raises(RecipeError, match=message):
+            pipeline.run(recipe)
+        assert not (tmp_path / "run").exists()
 
     def test_a_term_that_can_not_be_had_before_the_teacher_is_trained(self, recipe_file, tmp_path, monkeypatch):
         # The layers are known once the models are; the first step of the student would be hours later.

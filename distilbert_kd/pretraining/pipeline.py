@@ -22,7 +22,7 @@ from distilbert_kd.pretraining.recipe import PretrainingRecipe
 from distilbert_kd.pretraining.text import DEFAULT_CACHE_DIR, HubSource, TextSource, TokenizedText, tokenized_text
 from distilbert_kd.pretraining.trainer import PretrainingTrainer, check_arguments, check_vocabularies
 from distilbert_kd.progress import ProgressLines
-from distilbert_kd.recipe_parts import as_terms, layers_of
+from distilbert_kd.recipe_parts import as_terms, check_layers, layers_of
 from distilbert_kd.resuming import Continuation, Progress, enter_run, flat_recipe, newest_checkpoint
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.run_lock import locked
@@ -78,6 +78,7 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
     arguments = arguments_of(recipe, folder, show_bars)  # first, because it tells accelerate of the other processes
     records = RunRecords(folder, PartialState().is_main_process)
     yaml = recipe.to_yaml()
+    check_layers(recipe.student, recipe.teacher.model, recipe.teacher.revision)
     tokenizer = load_tokenizer(recipe.teacher.model, recipe.teacher.revision)
     teacher = load_language_model(recipe.teacher.model, recipe.teacher.revision, recipe.objective.needs_vocabulary)
     student, layers = _student(recipe, teacher, tokenizer)

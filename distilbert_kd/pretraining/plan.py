@@ -12,7 +12,6 @@ from distilbert_kd.compatibility import check_same_tokenizer
 from distilbert_kd.deep_terms import DeepTerms
 from distilbert_kd.hardware import describe_device
 from distilbert_kd.plan_lines import (
-    config_of,
     layer_map_line,
     outline,
     projection_line,
@@ -31,7 +30,7 @@ from distilbert_kd.pretraining.trainer import check_arguments, check_vocabularie
 from distilbert_kd.recipe_parts import as_terms, layers_of
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.student.build import build_student
-from distilbert_kd.teacher import load_tokenizer
+from distilbert_kd.teacher import config_of, load_tokenizer
 
 
 __all__ = ["describe_pretraining"]

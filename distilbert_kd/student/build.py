@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distilbert_kd.errors import RecipeError, TeacherError
-from distilbert_kd.student.distilbert import as_distilbert, check_can_be_distilbert
+from distilbert_kd.student.distilbert import as_distilbert, check_can_be_distilbert, is_distilbert
 from distilbert_kd.student.layer_maps import resolve_layers
 
 
@@ -51,7 +51,7 @@ def build_student(
         num_layers: depth of the student; half the teacher's when not given.
         layers: a named map (see `distilbert_kd.student.layer_maps`) or a list of teacher layer numbers from 0.
         architecture: "distilbert" for a stock DistilBERT of the class that matches a `BertModel`, `BertForMaskedLM` or
-            `BertForSequenceClassification`; None for the teacher's own.
+            `BertForSequenceClassification`; a DistilBERT stays one. None for the teacher's own.
 
     Returns:
         The student, in train mode, on the CPU.
@@ -64,7 +64,8 @@ def build_student(
     """
     if architecture not in (None, "distilbert"):
         raise RecipeError(f"architecture: expected 'distilbert', or None for the teacher's own, got {architecture!r}.")
-    if architecture is not None:
+    is_converted = architecture is not None and not is_distilbert(teacher)
+    if is_converted:
         check_can_be_distilbert(teacher)
     prefix = _layers_prefix(teacher)
     chosen = resolve_layers(count_layers(teacher), num_layers, layers)
@@ -85,7 +86,7 @@ def build_student(
             "layers='distilbert'."
         )
     student.load_state_dict({name: teacher_state[source] for name, source in names.items()})
-    return student.train() if architecture is None else as_distilbert(student)
+    return as_distilbert(student) if is_converted else student.train()
 
 
 def freeze_embeddings(student: PreTrainedModel) -> None:

@@ -38,6 +38,7 @@ __all__ = [
     "check_can_be_distilbert",
     "distilbert_config",
     "distilbert_name",
+    "is_distilbert",
 ]
 
 #: Which class becomes which.
@@ -194,6 +195,11 @@ def as_distilbert(bert: PreTrainedModel) -> PreTrainedModel:
     return student.train()
 
 
+def is_distilbert(model: PreTrainedModel) -> bool:
+    """Whether a model is a stock DistilBERT already, of one of the classes that a BERT can become."""
+    return type(model) in COUNTERPARTS.values()
+
+
 def check_can_be_distilbert(bert: PreTrainedModel) -> None:
     """Refuses what would be another network as a DistilBERT.
 
@@ -206,9 +212,10 @@ def check_can_be_distilbert(bert: PreTrainedModel) -> None:
     """
     if type(bert) not in COUNTERPARTS:
         raise TeacherError(
-            f"Expected a {', a '.join(kind.__name__ for kind in COUNTERPARTS)} to make a DistilBERT of, got "
-            f"{type(bert).__name__}. Take a BERT (a checkpoint of BertForPreTraining loads as BertForMaskedLM, too), "
-            "or leave architecture out (in a recipe: student.architecture): the student is then of the teacher's own."
+            f"Expected a {', a '.join(kind.__name__ for kind in COUNTERPARTS)} to make a DistilBERT of, or a "
+            f"DistilBERT; got {type(bert).__name__}. Cut the student from a BERT (a checkpoint of BertForPreTraining "
+            "loads as BertForMaskedLM, too), or leave architecture out (in a recipe: student.architecture): the "
+            "student is then of the same architecture as the model that it is cut from."
         )
     distilbert_config(bert.config)
     for name in bert.state_dict():

@@ -70,8 +70,8 @@ def resolve_layers(
     in_range = all(isinstance(layer, int) and 0 <= layer < num_teacher_layers for layer in chosen)
     if not chosen or not in_range or any(a >= b for a, b in zip(chosen, chosen[1:], strict=False)):
         raise RecipeError(
-            f"layers: expected increasing teacher layer numbers from 0 to {num_teacher_layers - 1}, got {chosen}. "
-            f"The teacher has {num_teacher_layers} layers, counted from 0."
+            f"layers: expected increasing layer numbers from 0 to {num_teacher_layers - 1}, got {chosen}. "
+            f"The model that it is cut from has {num_teacher_layers} layers, counted from 0."
         )
     if num_layers is not None and num_layers != len(chosen):
         raise RecipeError(
@@ -86,6 +86,7 @@ def _named(num_teacher_layers: int, num_layers: int, name: str) -> list[int]:
         raise RecipeError(f"layers: expected one of {', '.join(LAYER_MAPS)} or a list of layer numbers, got {name!r}.")
     if not 1 <= num_layers <= num_teacher_layers:
         raise RecipeError(
-            f"num_layers: expected 1 to {num_teacher_layers}, the layers that the teacher has, got {num_layers}."
+            f"num_layers: expected 1 to {num_teacher_layers}, the layers of the model that it is cut from, got "
+            f"{num_layers}. Take fewer layers, or a deeper model."
         )
     return [LAYER_MAPS[name](i, num_teacher_layers, num_layers) for i in range(num_layers)]

@@ -179,6 +179,29 @@ def test_a_head_that_is_missing_is_refused(teachers, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_layers_that_are_not_there_are_found_without_weights(tmp_path):
+    """Prevents the download of a large teacher before a wrong depth is named, by a key without its section."""
+    tiny_encoder().config.save_pretrained(tmp_path / "teacher")
+    recipe = load_pretraining_recipe(write_recipe(tmp_path, tmp_path / "teacher", student={"num_layers": 5}))
+    with pytest.raises(RecipeError, match="^student.num_layers: expected 1 to 4, .*, got 5"):
+        pretrain(recipe)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["mlm", "encoder"])
+def test_a_distilbert_of_an_earlier_stage_is_gone_on_with(teachers, tmp_path, kind):
+    """Prevents two general stages in a row that fail at the second, because the first made a DistilBERT."""
+    objective = HEADLESS if kind == "encoder" else {}
+    settings = {"objective": objective, "training": {"max_steps": 1, "learning_rate": 0.0}}
+    student = {"architecture": "distilbert"}
+    pretrain(load_pretraining_recipe(write_recipe(tmp_path / "1", teachers / kind, student=student, **settings)))
+    student |= {"init_from": str(tmp_path / "1" / "run" / "student"), "num_layers": 2, "layers": "first"}
+    pretrain(load_pretraining_recipe(write_recipe(tmp_path / "2", teachers / kind, student=student, **settings)))
+    first, second = (load_file(tmp_path / stage / "run" / "student" / "model.safetensors") for stage in "12")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+
+
 def test_rows_longer_than_the_positions_are_refused(teachers, tmp_path):
     """Prevents an index error, or worse on a GPU, after hours of tokenising."""
     recipe = load_pretraining_recipe(write_recipe(tmp_path, teachers / "mlm"), ["text.max_length=65"])

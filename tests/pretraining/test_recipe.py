@@ -50,6 +50,8 @@ def test_what_is_written_is_read_again(tmp_path):
     [
         ({"text": {}}, "text: expected one source"),
         ({"text": {"files": ["a"], "datasets": [{"dataset": "b"}]}}, "got files and datasets"),
+        ({"text": {"files": "a.txt"}}, 'text.files: expected a list, got "a.txt"; write ["a.txt"]'),
+        ({"text": {"datasets": "b"}}, 'text.datasets: expected a list, got "b"; write [{dataset: "b"}]'),
         ({"text": {"datasets": [{"dataset": "b", "name": "c"}]}}, "text.datasets[0].name"),
         ({"text": {"files": ["a"], "packing": "block"}}, "did you mean blocks?"),
         ({"text": {"files": ["a"], "max_lenght": 8}}, "did you mean text.max_length?"),

@@ -292,7 +292,7 @@ def test_a_modernbert_without_its_first_layer_is_refused_with_advice(layers):
 
 def test_a_depth_that_does_not_fit_is_refused():
     """Prevents a student deeper than its teacher."""
-    with pytest.raises(RecipeError, match="expected 1 to 4, the layers that the teacher has, got 5"):
+    with pytest.raises(RecipeError, match="expected 1 to 4, the layers of the model that it is cut from, got 5"):
         build_student(tiny_bert(4), 5)
 
 

@@ -179,6 +179,17 @@ class TestModel:
                 parameter += 1
         assert all(torch.equal(tensor, before[name]) for name, tensor in bert.state_dict().items())
 
+    @pytest.mark.parametrize("kind", COUNTERPARTS, ids=lambda kind: kind.__name__)
+    def test_a_distilbert_stays_what_it_is(self, kind):
+        """Prevents a DistilBERT of a first stage that is refused, or converted a second time."""
+        first = build_student(random_bert(kind), NUM_LAYERS, "first", "distilbert")
+        again = build_student(first, layers=[0, 3], architecture="distilbert")
+        expected = build_student(first, layers=[0, 3]).state_dict()
+        assert type(again) is type(first) is COUNTERPARTS[kind]
+        assert again.training
+        assert all(torch.equal(weight, expected[name]) for name, weight in again.state_dict().items())
+        assert len(expected) == len(again.state_dict())
+
     @pytest.mark.parametrize("is_tied", [True, False])
     def test_the_vocabulary_is_tied_as_it_was(self, is_tied, tmp_path):
         """Prevents a vocabulary that is trained and saved twice, or once where the teacher had two."""
