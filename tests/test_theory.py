@@ -144,3 +144,16 @@ def test_a_student_is_the_teachers_architecture_with_fewer_layers():
     assert {name for name in theirs if mine.get(name) != theirs[name]} <= {"num_hidden_layers", "dtype"}
     assert (mine["num_hidden_layers"], theirs["num_hidden_layers"]) == (2, 4)
     assert student.num_parameters() < teacher.num_parameters()
+
+
+@torch.no_grad()
+def test_a_distilbert_has_the_same_layers():
+    """Prevents a DistilBERT that is another network than the student whose place it takes."""
+    teacher = tiny_bert(4)
+    ids = torch.arange(5, 25).view(2, 10)
+    plain, distilbert = (
+        build_student(teacher, architecture=architecture).eval().base_model(ids, output_hidden_states=True)
+        for architecture in (None, "distilbert")
+    )
+    for mine, theirs in zip(distilbert.hidden_states, plain.hidden_states, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)

@@ -1,5 +1,7 @@
 """A BERT under DistilBERT's names: the same numbers from a stock model."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -166,6 +168,13 @@ class TestHead:
 
 
 class TestModel:
+    def test_all_that_a_classifier_saves_is_the_table_of_token_types(self):
+        """Prevents a page that promises a smaller model, or one input less that somebody still has to send."""
+        bert = random_bert(BertForSequenceClassification)
+        student = build_student(bert, NUM_LAYERS, "first", "distilbert")
+        assert bert.num_parameters() - student.num_parameters() == 2 * bert.config.hidden_size
+        assert "token_type_ids" not in inspect.signature(student.forward).parameters
+
     def test_is_float32_trains_and_shares_nothing(self):
         """Prevents a student that can't be trained, or trains its teacher along."""
         bert = random_bert(BertForMaskedLM).bfloat16()
