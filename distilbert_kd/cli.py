@@ -158,6 +158,24 @@ def layers_command(
             typer.echo(f"Table, picture and numbers are in {folder}")
 
 
+@app.command("augment")
+def augment_command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    num_samples: Annotated[int, typer.Option(min=0, help="Rows to show, each with all of its copies.")] = 5,
+    quiet: Quiet = False,
+) -> None:
+    """Show samples and statistics of a recipe's augmentation. Nothing is trained; the rows are kept for the run."""
+    with _user_errors():
+        checked = load_recipe(recipe, overrides or [])
+        show_bars = _configure_output(quiet)
+        from distilbert_kd.augmentation.showing import show_augmentation
+
+        shown = show_augmentation(checked, num_samples, show_bars)
+        if _is_main_process():
+            typer.echo(shown)
+
+
 @app.command("tune")
 def tune_command(
     recipe: RecipePath,
@@ -196,24 +214,6 @@ def tune_command(
         report, folder = tune(checked, TuningSize(trials, rows, held_out, timeout, prune), wanted, out, show_bars)
         typer.echo(report)
         typer.echo(f"The recipe that was chosen, the table, pictures and numbers are in {folder}")
-
-
-@app.command("augment")
-def augment_command(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    num_samples: Annotated[int, typer.Option(min=0, help="Rows to show, each with all of its copies.")] = 5,
-    quiet: Quiet = False,
-) -> None:
-    """Show samples and statistics of a recipe's augmentation. Nothing is trained; the rows are kept for the run."""
-    with _user_errors():
-        checked = load_recipe(recipe, overrides or [])
-        show_bars = _configure_output(quiet)
-        from distilbert_kd.augmentation.showing import show_augmentation
-
-        shown = show_augmentation(checked, num_samples, show_bars)
-        if _is_main_process():
-            typer.echo(shown)
 
 
 @app.command("glue")

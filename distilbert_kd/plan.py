@@ -76,7 +76,7 @@ def describe(recipe: Recipe) -> str:
         **term_lines(terms),
         "projections": projection_line(terms),
         "soft targets": _soft_targets(recipe),
-        "training": _most(recipe) + schedule_line(settings, _most_rows(recipe, len(data.train))),
+        "training": _most(recipe, settings) + schedule_line(settings, _most_rows(recipe, len(data.train))),
         "control": _control(recipe),
         "device": describe_device(settings),
     }
@@ -143,8 +143,11 @@ def _most_rows(recipe: Recipe, num_rows: int) -> int:
     return num_rows * (1 + recipe.augmentation.num_copies) + _transfer_rows(recipe)
 
 
-def _most(recipe: Recipe) -> str:
-    return "" if recipe.augmentation is None else "at most "
+def _most(recipe: Recipe, settings: TrainingArguments) -> str:
+    """How the epochs and steps, which are those without a dropped row, bound the real ones."""
+    if recipe.augmentation is None:
+        return ""
+    return "at least " if settings.max_steps > 0 else "at most "
 
 
 def _control(recipe: Recipe) -> str:
