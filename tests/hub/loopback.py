@@ -13,6 +13,7 @@ import hashlib
 import http.server
 import json
 import re
+import sys
 import threading
 import urllib.parse
 from collections import Counter
@@ -466,3 +467,10 @@ def metadata_errors(text: str, is_space: bool = False) -> list[str]:
             if any(not {"type", "value"} <= metric.keys() for metric in result.get("metrics", [{}])):
                 errors.append('"model-index[0].results[0].metrics[0].type" and ".value" are required')
     return errors
+
+
+if __name__ == "__main__":  # a Hub in a process of its own: says where it listens, and ends with whoever started it
+    with Hub() as alone:
+        sys.stdout.write(f"{alone.endpoint}\n")
+        sys.stdout.flush()
+        sys.stdin.read()

@@ -1,7 +1,9 @@
 """The model card: its figures are those of the run folder, and what the run does not know is not in it."""
 
 import json
+import os
 import re
+import shutil
 from math import sqrt
 from pathlib import Path
 from statistics import NormalDist
@@ -306,3 +308,22 @@ def test_card_passes_the_clients_own_validation(client, hub, run):
     answer = client.ask(code=f"from huggingface_hub import ModelCard\nModelCard.load({str(card)!r}).validate()")
     assert answer.exit_code == 0, answer.stderr
     assert hub.log == ["POST /api/validate-yaml"]
+
+
+def test_card_of_a_real_run(client, hub, tmp_path):
+    """Made-up records hold what we think of; RUN_DIR=runs/movie_reviews checks the card of a run that was trained."""
+    if not os.environ.get("RUN_DIR"):
+        pytest.skip("needs the folder of a finished run: RUN_DIR=runs/movie_reviews")
+    given = Path(os.environ["RUN_DIR"])
+    places = shutil.ignore_patterns("teacher", "control", "checkpoints", "hub", "space")
+    run = shutil.copytree(given, tmp_path / given.name, ignore=places)
+    assert client.ask("card", run, "--repo", "ada/real", "--license", "apache-2.0").exit_code == 0
+    path = run / "student" / "README.md"
+    card = ModelCard.load(path)
+    answer = client.ask(code=f"from huggingface_hub import ModelCard\nModelCard.load({str(path)!r}).validate()")
+    assert answer.exit_code == 0, answer.stderr
+    assert hub.log == ["POST /api/validate-yaml"]
+    scored = json.loads((run / "results.json").read_text("utf-8"))["models"]["student"]["splits"]
+    said = {(each.dataset_split, each.metric_value) for each in card.data.eval_results}
+    assert said == {(split, value) for split, record in scored.items() for value in record["metrics"].values()}
+    assert str(given.resolve().parent) not in str(card) and str(Path.home()) not in str(card)
