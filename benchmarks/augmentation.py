@@ -201,38 +201,53 @@ def report(out: Path, runs: Sequence[Run], teacher_score: float, task: str) -> N
         "Δ to student, no copies",
     ]
     num_seeds = min(len(_by_seed(runs, run.fraction, run.alpha_augmented)) for run in runs)
-    table = markdown_table(header, lines) + f"\n\nSeeds: {num_seeds}."
+    table = f"{markdown_table(header, lines)}\n\nSeeds: {num_seeds}.\n\n{_alpha_table(runs, task)}"
     (out / "augmentation.md").write_text(table + "\n", encoding="utf-8")
     logger.info("%s", table)
     _plot(out, runs, teacher_score, task)
 
 
-def _by_seed(runs: Sequence[Run], fraction: float, alpha: float | None) -> dict[int, float]:
-    return {run.seed: 100 * run.dev_score for run in runs if (run.fraction, run.alpha_augmented) == (fraction, alpha)}
+def _alpha_table(runs: Sequence[Run], task: str) -> str:
+    """What taking weight off the labels of the copies changes: differences of runs with the same seed and copies."""
+    lines = []
+    for fraction in FRACTIONS[1:]:
+        cells = [f"{fraction:g}"]
+        for value, decimals in (("dev_score", 1), ("dev_loss", 3)):
+            none, *others = (_by_seed(runs, fraction, alpha, value) for alpha in ALPHAS_AUGMENTED)
+            cells += [_difference(own, none, decimals) for own in others]
+        lines.append(cells)
+    names = [f"{what}, alpha {alpha:g}" for what in (f"Δ {task}", "Δ dev loss") for alpha in ALPHAS_AUGMENTED[1:]]
+    return markdown_table(["p, against alpha 0", *names], lines)
 
 
-def _difference(own: dict[int, float], other: dict[int, float]) -> str:
-    """Mean and standard error of the differences of runs with the same seed, in points."""
-    return _mean([own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())], "+")
+def _by_seed(runs: Sequence[Run], fraction: float, alpha: float | None, value: str = "dev_score") -> dict[int, float]:
+    """Seed to a value; scores are multiplied by 100."""
+    factor = 100 if value == "dev_score" else 1
+    own = [run for run in runs if (run.fraction, run.alpha_augmented) == (fraction, alpha)]
+    return {run.seed: factor * getattr(run, value) for run in own}
 
 
-def _mean(values: Sequence[float], sign: str = "") -> str:
+def _difference(own: dict[int, float], other: dict[int, float], decimals: int = 1) -> str:
+    """Mean and standard error of the differences of runs with the same seed."""
+    return _mean([own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())], "+", decimals)
+
+
+def _mean(values: Sequence[float], sign: str = "", decimals: int = 1) -> str:
     mean, error = mean_and_error(values)
-    return f"{mean:{sign}.1f} ± {error:.1f}" if len(values) > 1 else f"{mean:{sign}.1f}" if values else ""
+    error_text = f" ± {error:.{decimals}f}" if len(values) > 1 else ""
+    return f"{mean:{sign}.{decimals}f}{error_text}" if values else ""
 
 
 def _plot(out: Path, runs: Sequence[Run], teacher_score: float, task: str) -> None:
     figure, axes = new_figure(1, 2)
     arms = {"control": None, **{f"student, alpha of copies {alpha:g}": alpha for alpha in ALPHAS_AUGMENTED}}
     for axis, value in zip(axes[0], ("dev_score", "dev_loss"), strict=True):
-        factor = 100 if value == "dev_score" else 1
         for number, (name, alpha) in enumerate(arms.items()):
             points = []
             for fraction in FRACTIONS:
-                key = (fraction, alpha if fraction or alpha is None else 1.0)
-                values = [factor * getattr(run, value) for run in runs if (run.fraction, run.alpha_augmented) == key]
-                if values:
-                    points.append((fraction + 0.006 * (number - 1.5), *mean_and_error(values)))
+                found = _by_seed(runs, fraction, alpha if fraction or alpha is None else 1.0, value)
+                if found:
+                    points.append((fraction + 0.006 * (number - 1.5), *mean_and_error(list(found.values()))))
             places, means, errors = zip(*points, strict=True)
             axis.errorbar(places, means, yerr=errors, marker="o", capsize=3, label=name)
         axis.set_xlabel("p, the share of words replaced in the copies")

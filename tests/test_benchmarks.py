@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import ablation
+import augmentation
 import length_window
 import report
 import speed
@@ -133,3 +134,21 @@ def test_the_ablation_compares_seeds_that_both_arms_have(tmp_path):
     assert "| soft targets | 85.0 ± 5.0 |  | 2 |" in table
     assert "| random start | 70.0 | -10.0 | 1 |" in table
     assert (tmp_path / "ablation.png").stat().st_size > 1000
+
+
+def test_augmentation_compares_runs_of_the_same_seed_and_copies(tmp_path):
+    """Prevents a gain of one alpha that is the luck of its seeds, or of other copies."""
+    scores = {(0.0, None): (0.80, 0.70), (0.0, 1.0): (0.82, 0.72)}
+    scores |= {(0.3, None): (0.80, 0.70), (0.3, 0.0): (0.81, 0.73), (0.3, 0.5): (0.82, 0.74), (0.3, 1.0): (0.84, 0.72)}
+    runs = [
+        augmentation.Run(fraction, alpha, seed, 3000, 0.2, score, 1 - score, 1.0)
+        for (fraction, alpha), by_seed in scores.items()
+        for seed, score in enumerate(by_seed)
+    ]
+    runs.append(augmentation.Run(0.3, 1.0, 2, 3000, 0.2, 0.99, 0.01, 1.0))  # a seed that no other arm has yet
+    augmentation.report(tmp_path, runs, 0.9, "SST-2")
+    table = (tmp_path / "augmentation.md").read_text(encoding="utf-8")
+    assert "| student | 0.3 | 0.5 | 20.0 | 0.220 | 78.0 ± 4.0 | +3.0 ± 1.0 | +1.0 ± 1.0 |" in table
+    assert "| control | 0.3 |  | 20.0 | 0.250 | 75.0 ± 5.0 |  |  |" in table
+    assert "| 0.3 | +1.0 ± 0.0 | +1.0 ± 2.0 | -0.010 ± 0.000 | -0.010 ± 0.020 |" in table
+    assert (tmp_path / "augmentation.png").stat().st_size > 1000
