@@ -193,7 +193,7 @@ def tune_command(
     rows: Annotated[int | None, typer.Option(min=8, help="Training rows of each trial. Default: all others.")] = None,
     held_out: Annotated[int, typer.Option(min=8, help="Training rows that are kept apart and judge.")] = 500,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which no trial begins.")] = None,
-    prune: Annotated[bool, typer.Option(help="End trials early that are below the median.")] = True,
+    prune: Annotated[bool, typer.Option(help="End trials of the worst quarter early.")] = True,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder; the same one goes on, in several processes too. Default: OUTPUT_DIR-tune."),

@@ -92,6 +92,7 @@ def test_names_modes_and_calls_make_no_difference():
     key = cache_key(teacher, tokenizer, texts_of(), 32)
     tokenizer(SENTENCES, truncation=True, max_length=5, padding=True)
     teacher.config._name_or_path = "elsewhere"
+    teacher.config.use_cache = not teacher.config.use_cache  # every Trainer sets it, that of predictions too
     assert cache_key(teacher.train(), tokenizer, texts_of(), 32) == key
     with_labels = texts_of().add_column("label", [0] * len(SENTENCES))
     assert cache_key(teacher, tokenizer, with_labels, 32) == key

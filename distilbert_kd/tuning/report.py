@@ -124,8 +124,8 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         "alone.",
         _choice(record),
         f"The teacher scores {_percent(record['teacher_score'])} there: {record['teacher']}.",
-        "A trial that was pruned was below the median of the others after the same epoch; its score is that of its "
-        f"last epoch. {seconds:,.0f} CPU seconds in all trials.",
+        "A trial that was pruned was in the worst quarter after an epoch; its score is that of its last epoch. "
+        f"{seconds:,.0f} CPU seconds in all trials.",
         *record["caveats"],
         *errors,
     ]

@@ -55,7 +55,7 @@ class TuningSize:
         num_rows: Training rows that each student learns from; None for all that are not held out.
         num_held_out: Training rows that judge.
         timeout_s: Seconds after which no trial begins; None for no end.
-        is_pruning: Whether trials end early that are below the median.
+        is_pruning: Whether trials of the worst quarter end early.
     """
 
     num_trials: int

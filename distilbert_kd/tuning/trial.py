@@ -69,7 +69,7 @@ def try_out(
         The score of the task on the held-out rows.
 
     Raises:
-        TrialPruned: the score is below the median of the trials before it.
+        TrialPruned: the score is in the worst quarter of the trials before it.
         DivergedError: a loss or weight is not finite.
         RecipeError: a value can't be used.
     """
@@ -117,5 +117,5 @@ class _EpochReports(TrainerCallback):
         self.trial.set_user_attr("loss", metrics["eval_loss"])
         is_over = state.global_step >= state.max_steps
         if self.is_prunable and not is_over and self.trial.should_prune():
-            logger.info("trial %d: ended after epoch %d, below the median", self.trial.number, epoch)
+            logger.info("trial %d: ended after epoch %d, in the worst quarter", self.trial.number, epoch)
             raise optuna.TrialPruned
