@@ -44,8 +44,9 @@ def test_header(path):
     assert [word for word in ("What", "Command", "Hardware", "Sources", "Expect") if f"# {word} " not in header] == []
     assert f"recipes/mlm/{path.name}" in header
     assert len(text.splitlines()) <= 55
-    assert any(words in header for words in ("NOT measured", "Nothing was measured", "Not measured yet"))
-    if path.name == "small.yaml":  # what was measured has its seed, date and machine
+    if path.name != "small_rte.yaml":
+        assert any(words in header for words in ("NOT measured", "Nothing was measured"))
+    if path.name in ("small.yaml", "small_rte.yaml"):  # what was measured has its seed, date and machine
         assert all(words in header for words in ("seed 42", "2026-", "AMD EPYC"))
 
 
