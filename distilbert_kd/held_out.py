@@ -15,6 +15,7 @@ import datasets
 import numpy as np
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
+from distilbert_kd.augmentation.from_recipe import augmented_of, with_training_rows
 from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.errors import DataError
 from distilbert_kd.metrics import labelled
@@ -136,6 +137,7 @@ class School:
                 teacher_logits=None if is_asked else self.answers,
                 temperature=schedule_of(recipe.distillation.temperature),
                 alpha=schedule_of(recipe.distillation.alpha),
+                alpha_augmented=recipe.distillation.alpha_augmented,
                 callbacks=callbacks,
             )
         return student
@@ -153,12 +155,14 @@ def open_school(
 ) -> School:
     """Fine-tunes the teacher if the recipe says so, draws the students' sample, asks the teacher once for each row.
 
+    The sample is augmented if the recipe says so, after it was drawn.
+
     Args:
         recipe: of the teacher.
         teacher: as it comes; its model is trained, or taken from the folder if it was trained there before.
         origin: what students are cut from; may be `teacher` itself.
         data: the task, with rows held out.
-        num_rows: of the sample; None for all.
+        num_rows: of the sample, before its augmentation; None for all.
         folder: gets the teacher.
         prediction: arguments of predictions.
         show_bars: whether progress bars are drawn.
@@ -170,13 +174,18 @@ def open_school(
         TeacherError: the teacher is near chance on the rows that judge.
         DistillationError: as in training and asking.
     """
-    name = _train_teacher(recipe, teacher, data, folder, show_bars)
     drawn = _draw(len(data.train), num_rows, recipe.seed)
+    lessons = replace(data, train=data.train.select(drawn))
+    augmented = augmented_of(recipe, lessons, teacher, prediction.device)
+    name = _train_teacher(recipe, teacher, data, folder, show_bars)
     sample = _with_rows(teacher, drawn)
-    sampled = replace(data, train=data.train.select(drawn))
+    source = sample if origin is teacher else _with_rows(origin, drawn)
+    if augmented:  # now that the teacher has learnt from the gold rows alone
+        lessons = replace(lessons, train=augmented.train)
+        sample, source = with_training_rows(recipe, augmented.train, sample, source)
 
     def ask(split: str) -> datasets.Dataset:
-        return ask_teacher(sample, sampled, split, recipe.data.max_length, prediction, cache_dir_of(recipe))
+        return ask_teacher(sample, lessons, split, recipe.data.max_length, prediction, cache_dir_of(recipe))
 
     answers, answers_held_out = ask("train"), ask(HELD_OUT)
     caveats = check_teacher_score(
@@ -187,7 +196,6 @@ def open_school(
         HELD_OUT,
         recipe.teacher.allow_near_chance,
     )
-    source = sample if origin is teacher else _with_rows(origin, drawn)
     return School(sample, source, data.metric, name, answers, answers_held_out, caveats)
 
 

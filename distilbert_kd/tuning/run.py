@@ -94,11 +94,6 @@ def tune(
             f"Expected one process, got {PartialState().num_processes} of a launch. Start the command without "
             "launcher, as many times as there are devices: the processes share the trials of one folder."
         )
-    if getattr(recipe, "augmentation", None) is not None:
-        raise RecipeError(
-            "augmentation: expected none, because trials learn from the training rows as they are. Add "
-            "augmentation=null, and put the section back into the recipe that is found."
-        )
     prediction = _checked_arguments(recipe, space, folder, show_bars)
     logger.info("device: %s", describe_device(prediction))
     data = hold_out(load_task(recipe.data, recipe.name), size.num_held_out, recipe.seed)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from distilbert_kd import cli, held_out
 from distilbert_kd.errors import RecipeError, StorageError
-from distilbert_kd.recipe import load_recipe
+from distilbert_kd.recipe import Augmentation, load_recipe
 from distilbert_kd.tuning import report, run
 from distilbert_kd.tuning.installed import check_optuna
 from distilbert_kd.tuning.report import render_trials
@@ -174,23 +174,13 @@ class TestCommand:
 
 
 class TestRows:
-    def test_the_reported_rows_choose_nothing(self, tuned, tmp_path):
+    def test_the_reported_rows_choose_nothing(self, tuned, recipe, tmp_path):
         """Prevents a reported score that was chosen: other rows to report must give the same trials, to the bit."""
-        _, folder = tuned
         others = [{**row, "label": "positive"} for row in review_rows(30, seed=5)]
-        other = tmp_path / "other"
-        write_recipe(
-            other,
-            folder / "base",
-            training=TRAINING,
-            data={
-                **load_recipe(folder / "recipe.yaml").data.model_dump(exclude_none=True),
-                "validation": str(write_jsonl(tmp_path / "validation.jsonl", others)),
-                "test": str(write_jsonl(tmp_path / "test.jsonl", others)),
-            },
-        )
-        assert command(*options(other, "--trials", "3")).exit_code == 0
-        assert scores_of(other / "run-tune") == scores_of(folder / "run-tune")[:3]
+        reported = {name: str(write_jsonl(tmp_path / f"{name}.jsonl", others)) for name in ("validation", "test")}
+        other = recipe.model_copy(update={"data": recipe.data.model_copy(update=reported)})
+        _, out = tune(other, TuningSize(2, num_held_out=16), parse_space(SPACE, other), tmp_path / "out")
+        assert scores_of(out) == scores_of(tuned[1] / "run-tune")[:2]
 
     def test_neither_teacher_nor_student_learns_from_the_rows_that_judge(self, tuned, tmp_path, monkeypatch):
         """Prevents values that are best at learning the judging rows by heart."""
@@ -215,6 +205,26 @@ class TestRows:
         assert judged["teacher"] == judged["trial 0"] and len(judged["teacher"]) == 16
         assert len(learnt["teacher"]) == len(texts) - 16
         assert not (learnt["teacher"] | learnt["trial 0"]) & judged["teacher"]
+
+    def test_augmented_rows_are_those_of_the_training_rows_alone(self, recipe, tmp_path, monkeypatch):
+        """Prevents values for another training than the recipe's, and copies of judging rows among what is learnt."""
+        augmented = recipe.model_copy(update={"augmentation": Augmentation(num_copies=1, methods={"deletion": 1.0})})
+        seen = {}
+
+        class Stop(Exception):
+            pass
+
+        def training(what, reader, *args, **kwargs):
+            seen.update(kwargs, train=len(reader.rows.train), judging=len(reader.rows.evaluation["held-out"]))
+            raise Stop
+
+        monkeypatch.setattr(held_out, "train_model", training)
+        space = parse_space(["distillation.alpha_augmented=0..1"], augmented)
+        with pytest.raises(Stop):
+            tune(augmented, TuningSize(1, num_rows=16, num_held_out=16), space, tmp_path / "out")
+        assert 24 < seen["train"] == len(seen["teacher_logits"]) <= 32  # of a single word nothing can be deleted
+        assert seen["judging"] == 16
+        assert seen["alpha_augmented"] == 1.0
 
 
 class TestPruning:
