@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ def test_shown_distillation_commands_are_valid(name):
     from distilbert_kd.cli import app
     from distilbert_kd.pretraining.recipe import load_pretraining_recipe
     from distilbert_kd.recipe import load_recipe
+    from distilbert_kd.tuning.space import parse_space
 
     known = typer.main.get_command(app).commands
     for words in commands(ROOT / name):
@@ -96,10 +98,14 @@ def test_shown_distillation_commands_are_valid(name):
         for word in rest:
             assert not word.startswith("--") or word.split("=")[0] in {*options, "--help"}, shlex.join(words)
         recipes = [word for word in rest if word.endswith((".yaml", ".yml")) and not is_placeholder(word)]
+        spaces = [word for option, word in pairwise(rest) if option == "--space"]
         overrides = [word for word in rest if re.match(r"[a-z_]+(\.[a-z_]+)*=", word) and not is_placeholder(word)]
+        overrides = [word for word in overrides if word not in spaces]
         for recipe in recipes:
             if recipe.startswith("recipes/"):
-                (load_pretraining_recipe if command == "pretrain" else load_recipe)(ROOT / recipe, overrides)
+                loaded = (load_pretraining_recipe if command == "pretrain" else load_recipe)(ROOT / recipe, overrides)
+                if command == "tune":
+                    parse_space(spaces, loaded)
 
 
 @pytest.mark.parametrize("name", NAMES)
