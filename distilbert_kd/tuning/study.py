@@ -204,11 +204,14 @@ def _lock_of(folder: RunFolder, number: int) -> Path:
 
 
 def _give_back_abandoned(study: optuna.Study, folder: RunFolder) -> None:
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        place = _lock_of(folder, trial.number)
-        if is_locked(place):
+    running = (TrialState.RUNNING,)
+    without_lock = {
+        trial.number for trial in study.get_trials(False, running) if not is_locked(_lock_of(folder, trial.number))
+    }
+    for trial in study.get_trials(False, running):  # once more: the others were told, and then their locks removed
+        if trial.number not in without_lock:
             continue
-        place.unlink(missing_ok=True)
+        _lock_of(folder, trial.number).unlink(missing_ok=True)
         num_tries = trial.user_attrs.get("num_tries", 0) + 1
         if num_tries < _MAX_TRIES:
             logger.info("trial %d was cut off; it is tried again", trial.number)

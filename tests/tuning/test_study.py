@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from distilbert_kd.errors import DivergedError, StorageError
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.run_lock import lock
+from distilbert_kd.tuning import study as module
 from distilbert_kd.tuning.space import Choices, Range
 from distilbert_kd.tuning.study import STUDY, open_study, run_next, take_identity, tried
 
@@ -135,6 +136,20 @@ class TestCutOff:
         place.write_text(json.dumps({**record, "host": f"not-{socket.gethostname()}"}), "utf-8")
         assert run(study, folder, 3) == 1
         assert [trial.state for trial in tried(study)] == ["complete", "running", "complete"]
+
+    def test_one_that_is_done_the_moment_it_is_looked_at(self, study, folder, monkeypatch):
+        """Prevents the end of a process because another one finished its trial between two looks at it."""
+        run(study, folder, 1)
+        there = study.ask()
+        there.set_user_attr("values", OWN)
+
+        def finishing(place):
+            study.tell(there.number, 0.9)
+            return False
+
+        monkeypatch.setattr(module, "is_locked", finishing)
+        assert run(study, folder, 2) == 0
+        assert [(trial.state, trial.score) for trial in tried(study)] == [("complete", 0.5), ("complete", 0.9)]
 
     def test_one_that_kills_its_process_is_not_tried_for_ever(self, study, folder):
         """Prevents a batch that takes all memory from ending every start of the tuning."""
