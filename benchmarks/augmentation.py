@@ -209,15 +209,24 @@ def report(out: Path, runs: Sequence[Run], teacher_score: float, task: str) -> N
 
 def _alpha_table(runs: Sequence[Run], task: str) -> str:
     """What taking weight off the labels of the copies changes: differences of runs with the same seed and copies."""
-    lines = []
-    for fraction in FRACTIONS[1:]:
-        cells = [f"{fraction:g}"]
-        for value, decimals in (("dev_score", 1), ("dev_loss", 3)):
-            none, *others = (_by_seed(runs, fraction, alpha, value) for alpha in ALPHAS_AUGMENTED)
-            cells += [_difference(own, none, decimals) for own in others]
-        lines.append(cells)
+    fractions = [fraction for fraction in FRACTIONS if any(run.fraction == fraction > 0 for run in runs)]
+    lines = [[f"{fraction:g}, alpha 0", *_against(runs, 0.0, [fraction])] for fraction in fractions]
+    lines.append(["mean over p, alpha 0", *_against(runs, 0.0, fractions)])
+    lines.append(["mean over p, the control", *_against(runs, None, fractions)])
     names = [f"{what}, alpha {alpha:g}" for what in (f"Δ {task}", "Δ dev loss") for alpha in ALPHAS_AUGMENTED[1:]]
-    return markdown_table(["p, against alpha 0", *names], lines)
+    return markdown_table(["p, and against what", *names], lines)
+
+
+def _against(runs: Sequence[Run], base: float | None, fractions: Sequence[float]) -> list[str]:
+    """Cells of a row: score and loss of the other alphas less those of `base`, for each seed a mean over fractions."""
+    cells = []
+    for value, decimals in (("dev_score", 1), ("dev_loss", 3)):
+        for alpha in ALPHAS_AUGMENTED[1:]:
+            pairs = [[_by_seed(runs, p, arm, value) for arm in (alpha, base)] for p in fractions]
+            seeds = sorted(set.intersection(*(own.keys() & other.keys() for own, other in pairs)))
+            differences = [float(np.mean([own[seed] - other[seed] for own, other in pairs])) for seed in seeds]
+            cells.append(_mean(differences, "+", decimals))
+    return cells
 
 
 def _by_seed(runs: Sequence[Run], fraction: float, alpha: float | None, value: str = "dev_score") -> dict[int, float]:
@@ -227,9 +236,9 @@ def _by_seed(runs: Sequence[Run], fraction: float, alpha: float | None, value: s
     return {run.seed: factor * getattr(run, value) for run in own}
 
 
-def _difference(own: dict[int, float], other: dict[int, float], decimals: int = 1) -> str:
-    """Mean and standard error of the differences of runs with the same seed."""
-    return _mean([own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())], "+", decimals)
+def _difference(own: dict[int, float], other: dict[int, float]) -> str:
+    """Mean and standard error of the differences of runs with the same seed, in points."""
+    return _mean([own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())], "+")
 
 
 def _mean(values: Sequence[float], sign: str = "", decimals: int = 1) -> str:
@@ -252,8 +261,8 @@ def _plot(out: Path, runs: Sequence[Run], teacher_score: float, task: str) -> No
             axis.errorbar(places, means, yerr=errors, marker="o", capsize=3, label=name)
         axis.set_xlabel("p, the share of words replaced in the copies")
     axes[0][0].axhline(100 * teacher_score, color="0.5", linestyle="--", linewidth=1, label="teacher")
-    axes[0][0].set_ylabel(f"{task} dev score (mean ± standard error)")
-    axes[0][1].set_ylabel("dev loss, nats")
+    axes[0][0].set_ylabel(f"{task} dev score")
+    axes[0][1].set_ylabel("dev loss, nats (means ± standard errors)")
     axes[0][1].legend(frameon=False, fontsize=8)
     save_figure(figure, out / "augmentation.png")
 

@@ -150,5 +150,6 @@ def test_augmentation_compares_runs_of_the_same_seed_and_copies(tmp_path):
     table = (tmp_path / "augmentation.md").read_text(encoding="utf-8")
     assert "| student | 0.3 | 0.5 | 20.0 | 0.220 | 78.0 ± 4.0 | +3.0 ± 1.0 | +1.0 ± 1.0 |" in table
     assert "| control | 0.3 |  | 20.0 | 0.250 | 75.0 ± 5.0 |  |  |" in table
-    assert "| 0.3 | +1.0 ± 0.0 | +1.0 ± 2.0 | -0.010 ± 0.000 | -0.010 ± 0.020 |" in table
+    assert "| 0.3, alpha 0 | +1.0 ± 0.0 | +1.0 ± 2.0 | -0.010 ± 0.000 | -0.010 ± 0.020 |" in table
+    assert "| mean over p, the control | +3.0 ± 1.0 | +3.0 ± 1.0 | -0.030 ± 0.010 | -0.030 ± 0.010 |" in table
     assert (tmp_path / "augmentation.png").stat().st_size > 1000
