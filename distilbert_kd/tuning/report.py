@@ -197,6 +197,7 @@ def _draw(folder: Path, study: optuna.Study, keys: list[str]) -> None:
                 figure.set_size_inches(10, 8)
             for axis in figure.axes:  # the last part of a key has room
                 axis.set(xlabel=axis.get_xlabel().split(".")[-1], ylabel=axis.get_ylabel().split(".")[-1])
+                axis.tick_params(axis="x", which="both", labelrotation=45)
                 axis.label_outer()
             with storage_errors(folder / name):
                 figure.savefig(folder / name, dpi=90, bbox_inches="tight")

@@ -114,6 +114,8 @@ def tune(
                 study, {"recipe": asked, "data": fingerprints(data), "teacher": models, "precision": precision}, folder
             )
             school = open_school(recipe, teacher, origin, data, size.num_rows, folder, prediction, show_bars)
+            if recipe.augmentation is not None:
+                take_identity(study, {"augmentation": school.lessons_sha256}, folder)
             study.set_user_attr("about", _about(recipe, school))
         objective = partial(try_out, recipe, school, prediction, folder.root, show_bars)
         own = {key: value_of(recipe, key) for key in fitting}

@@ -111,23 +111,23 @@ def take_identity(study: optuna.Study, identity: Mapping[str, Any], folder: RunF
 
     Args:
         study: of the folder.
-        identity: parts of it, ready for JSON; those that are not given are not compared.
+        identity: parts of it, ready for JSON; those that are not given are not compared, and new ones are added.
         folder: for the message.
 
     Raises:
         StorageError: something differs.
     """
     identity = json.loads(json.dumps(identity))
-    before = study.user_attrs.get("identity")
-    if before is None:
-        study.set_user_attr("identity", identity)
-        return
-    changed = differences({part: before.get(part, {}) for part in identity}, identity)
+    before = study.user_attrs.get("identity", {})
+    known = identity.keys() & before.keys()
+    changed = differences(*({part: each[part] for part in known} for each in (before, identity)))
     if changed:
         raise StorageError(
             f"Expected to go on with the trials in {folder.root}, got other values of {', '.join(changed)} than they "
             "were begun with. Bring them back, or choose another folder with --out."
         )
+    if len(known) < len(identity):
+        study.set_user_attr("identity", {**before, **identity})
 
 
 def run_next(
