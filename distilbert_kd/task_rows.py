@@ -22,11 +22,18 @@ class TaskRows:
         train: Rows to train on.
         evaluation: Labelled splits, the main one first.
         num_truncated: Rows of all splits that were longer than the largest length.
+        num_truncated_train: Those of them that are trained on.
     """
 
     train: datasets.Dataset
     evaluation: dict[str, datasets.Dataset]
     num_truncated: int
+    num_truncated_train: int = 0
+
+    def with_train(self, train: TokenizedRows) -> "TaskRows":
+        """The same splits, with other rows to train on."""
+        num_truncated = self.num_truncated - self.num_truncated_train + train.num_truncated
+        return TaskRows(train.dataset, self.evaluation, num_truncated, train.num_truncated)
 
     @property
     def main_split(self) -> str:
@@ -102,7 +109,8 @@ def tokenize_task(
     train = tokenize_rows(data.train, tokenizer, max_length, *models)
     evaluation = {name: tokenize_rows(rows, tokenizer, max_length, *models) for name, rows in data.evaluation.items()}
     num_truncated = train.num_truncated + sum(split.num_truncated for split in evaluation.values())
-    return TaskRows(train.dataset, {name: split.dataset for name, split in evaluation.items()}, num_truncated)
+    splits = {name: split.dataset for name, split in evaluation.items()}
+    return TaskRows(train.dataset, splits, num_truncated, train.num_truncated)
 
 
 def tokenizer_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -24,11 +24,11 @@ from distilbert_kd import first_position
 from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
 from distilbert_kd.data.task_data import IS_AUGMENTED
 from distilbert_kd.deep_terms import DeepTerms, Term
-from distilbert_kd.errors import RecipeError
+from distilbert_kd.errors import DataError, RecipeError
 from distilbert_kd.length_grouping import WINDOW, LengthGroupedBatchSampler, row_lengths
 from distilbert_kd.losses.logits import hard_loss, has_label, mix, soft_loss
 from distilbert_kd.losses.schedule import Schedule, as_schedule
-from distilbert_kd.row_checks import TEACHER_LOGITS, check_rows
+from distilbert_kd.row_checks import TEACHER_LOGITS, check_rows, first_row_names
 from distilbert_kd.sampling import FILLER, shared_loader
 from distilbert_kd.sharding import spread_teacher
 from distilbert_kd.step_mean_trainer import StepMeanTrainer
@@ -120,6 +120,7 @@ class DistillationTrainer(StepMeanTrainer):
         if teacher is not None:
             self._take_on_teacher(teacher, teacher_labels, teacher_processing_class)
         self.deep_terms = DeepTerms(self.model, teacher, terms) if teacher is not None and terms else None
+        self._rows_are_marked = IS_AUGMENTED in first_row_names(self.train_dataset)
         self._rows_have_soft_targets = check_rows(self.train_dataset, self.model.config, teacher is not None)
         is_first_only = self._rows_have_soft_targets if first_position_only is None else first_position_only
         # Replicas of DataParallel, and layers that FSDP or DeepSpeed took apart, are not the layers that we know.
@@ -246,6 +247,7 @@ class DistillationTrainer(StepMeanTrainer):
 
         Raises:
             ValueError: the student's logits are not of shape (B, C), or not of the teacher's.
+            DataError: the training set marks augmented rows and the batch, as collated, doesn't.
         """
         if model.training and self.deep_terms:
             with self.deep_terms.listening():
@@ -285,6 +287,11 @@ class DistillationTrainer(StepMeanTrainer):
             soft = soft_loss(logits, self._teacher_logits(inputs), self.temperature.at(self._progress))
             self.term_means.add("soft_loss", soft, counted)
             rows = mix(hard, soft, labelled, self.alpha.at(self._progress))
+            if self._rows_are_marked and IS_AUGMENTED not in inputs:
+                raise DataError(
+                    f"Expected the column {IS_AUGMENTED!r} of the training set in each batch, got {sorted(inputs)}. "
+                    "Let the data collator keep it, or remove it from the training set."
+                )
             if IS_AUGMENTED in inputs:  # in two mixtures, so that gold rows are what they are without the column
                 augmented = mix(hard, soft, labelled, self.alpha_augmented.at(self._progress))
                 rows = torch.where(inputs[IS_AUGMENTED].bool(), augmented, rows)

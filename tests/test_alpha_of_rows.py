@@ -116,6 +116,15 @@ def test_squared_errors_of_a_regression_are_mixed_by_row(tmp_path):
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_collator_that_loses_the_marks_is_refused(tmp_path):
+    """Prevents altered rows that train with the alpha of gold ones because a batch holds the usual columns alone."""
+    usual = ("input_ids", "attention_mask", "token_type_ids", "labels")
+    trainer = trainer_of(tmp_path, augmented_rows(32), teacher=tiny_bert(4, seed=9))
+    trainer.data_collator = lambda rows: collator()([{name: row[name] for name in usual} for row in rows])
+    with pytest.raises(DataError, match="column 'is_augmented' of the training set in each batch"):
+        trainer.train()
+
+
 @pytest.mark.parametrize(
     ("marks", "got"), [([0.5] * 8, "0.5"), ([2] * 8, "2"), (["yes"] * 8, "'yes'"), ([[1]] * 8, r"\[1\]")]
 )

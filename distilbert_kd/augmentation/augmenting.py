@@ -181,9 +181,15 @@ def _key(
         "transfer": None if transfer is None else fingerprint(transfer),
         "scheme": asdict(scheme),
         "embeddings": [weights_sha256(teacher.get_input_embeddings()), tokenizer_identity(tokenizer)],
-        "masked_lm": [weights_sha256(asked.model), tokenizer_identity(asked.tokenizer)] if asked else None,
+        "masked_lm": _identity_of(asked) if asked else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _identity_of(masked_lm: MaskedLM) -> list[object]:
+    not_read = ("_name_or_path", "transformers_version")
+    config = {name: value for name, value in masked_lm.model.config.to_dict().items() if name not in not_read}
+    return [weights_sha256(masked_lm.model), config, tokenizer_identity(masked_lm.tokenizer)]
 
 
 def _write(place: Path, added: datasets.Dataset) -> None:

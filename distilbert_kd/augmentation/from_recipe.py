@@ -118,7 +118,7 @@ def with_training_rows(
 
     def reading(reader: Reader, *models: PreTrainedModel) -> Reader:
         tokenized = tokenize_rows(rows, reader.tokenizer, max_length, reader.model, *models)
-        return replace(reader, rows=replace(reader.rows, train=tokenized.dataset))
+        return replace(reader, rows=reader.rows.with_train(tokenized))
 
     wide = reading(teacher)
     if origin is teacher:

@@ -84,9 +84,14 @@ class MaskedLM:
         with undecoded(self.model):
             states = self.model(**batch).logits
         is_mask = batch["input_ids"] == self.tokenizer.mask_token_id
-        first = is_mask.int().argmax(dim=-1)  # a text may hold the word for a mask itself
-        logits = linear(states[torch.arange(len(places)), first], self._decoder.weight, self._decoder.bias)
-        return [row if is_there else None for row, is_there in zip(logits, is_mask.any(dim=-1).tolist(), strict=True)]
+        # A text may hold the word for a mask itself; those of them that stand before ours are counted.
+        mask = str(self.tokenizer.mask_token)
+        num_before = [sum(word.count(mask) for word in place.words[: place.position]) for place in places]
+        is_ours = is_mask & (is_mask.cumsum(dim=-1) == torch.tensor(num_before, device=self._device)[:, None] + 1)
+        logits = states[torch.arange(len(places)), is_ours.int().argmax(dim=-1)]
+        if logits.shape[-1] == self._decoder.in_features:  # not for MobileBERT, which doesn't call its decoder
+            logits = linear(logits, self._decoder.weight, self._decoder.bias)
+        return [row if is_there else None for row, is_there in zip(logits, is_ours.any(dim=-1).tolist(), strict=True)]
 
     def _masked(self, place: Place) -> str:
         words = list(place.words)

@@ -180,6 +180,7 @@ class TestCache:
             {"teacher": tiny_bert(seed=1)},
             {"masked_lm": MaskedLM(tiny_masked_lm(), tiny_tokenizer(), torch.device("cpu"))},
             {"masked_lm": MaskedLM(tiny_masked_lm(seed=1), tiny_tokenizer(), torch.device("cpu"))},
+            {"masked_lm": MaskedLM(tiny_masked_lm(num_attention_heads=4), tiny_tokenizer(), torch.device("cpu"))},
         ]
         for number, other in enumerate(others, start=2):
             augmented(tmp_path, task(), **other)

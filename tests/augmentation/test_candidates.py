@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import MobileBertConfig, MobileBertForMaskedLM
 
 from distilbert_kd.augmentation.embedding_neighbours import EmbeddingNeighbours
 from distilbert_kd.augmentation.masked_lm import MaskedLM, Place, load_masked_lm
@@ -96,6 +97,37 @@ class TestMaskedLM:
         near = Place(("film",) * 80, 3)
         found = MaskedLM(tiny_masked_lm(), tiny_tokenizer(), CPU).candidates([far, near], 4)
         assert found[far] == [] and len(found[near]) == 4
+
+    def test_a_text_that_holds_the_word_for_a_mask_itself(self):
+        """Prevents candidates of another word's place, in texts about models or with names that were masked."""
+        words = ("[MASK]", "is", "a", "good", "film", "[MASK]")
+        model, tokenizer = tiny_masked_lm(), tiny_tokenizer()
+        encoded = tokenizer("[MASK] is a [MASK] film [MASK]", return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**encoded).logits[0, 4]  # after [CLS], [MASK], is, a
+        found = MaskedLM(model, tokenizer, CPU).candidates([Place(words, 3)], 3)[Place(words, 3)]
+        numbers = [number for number in logits.argsort(descending=True).tolist() if VOCABULARY[number] != "good"]
+        assert found == [VOCABULARY[n] for n in numbers if VOCABULARY[n] in LONG_WORDS][:3]
+
+    def test_a_head_that_goes_past_its_decoder(self):
+        """Prevents a traceback for MobileBERT, whose logits are a product of the decoder's weight with two others."""
+        config = MobileBertConfig(
+            vocab_size=len(VOCABULARY),
+            hidden_size=16,
+            embedding_size=8,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            intra_bottleneck_size=8,
+        )
+        torch.manual_seed(0)
+        model, tokenizer = MobileBertForMaskedLM(config).eval(), tiny_tokenizer()
+        with torch.no_grad():
+            logits = model(**tokenizer("a [MASK] film", return_tensors="pt")).logits[0, 2]
+        place = Place(("a", "good", "film"), 1)
+        numbers = [number for number in logits.argsort(descending=True).tolist() if VOCABULARY[number] != "good"]
+        expected = [VOCABULARY[n] for n in numbers if VOCABULARY[n] in LONG_WORDS][:3]
+        assert MaskedLM(model, tokenizer, CPU).candidates([place], 3)[place] == expected
 
     def test_only_words_of_one_piece_are_single(self):
         """Prevents one mask in the place of a word of three pieces."""

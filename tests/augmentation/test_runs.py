@@ -4,14 +4,18 @@ import logging
 from functools import partial
 from pathlib import Path
 
+import datasets
 import pytest
 from typer.testing import CliRunner
 
 from distilbert_kd import pipeline
+from distilbert_kd.augmentation.from_recipe import with_training_rows
 from distilbert_kd.cli import app
+from distilbert_kd.data.loading import load_task
 from distilbert_kd.errors import RecipeError, StorageError, TeacherError
 from distilbert_kd.latency import measure_latency
 from distilbert_kd.recipe import Recipe, load_recipe
+from distilbert_kd.recipe_parts import readers_of
 from distilbert_kd.results_schema import Results
 from tests.pretraining.language_models import tiny_masked_lm
 from tests.schema_keys import unnamed
@@ -99,6 +103,20 @@ class TestRun:
             "student": (num_labelled + 16, counts["augmented"] + 16, 16, 0.8),
             "control": (num_labelled, counts["augmented"], 0, None),
         }
+
+    def test_added_texts_that_were_cut_are_counted(self, base, tmp_path):
+        """Prevents unlabelled texts of which the models saw the start, and results that say nothing of it."""
+        recipe = load_recipe(write_recipe(tmp_path, base), ["data.max_length=10"])
+        data = load_task(recipe.data, recipe.name)
+        teacher, _ = readers_of(recipe, data)
+        before = teacher.rows.num_truncated
+        long = {"text": ["a very very very very very very very very bad film"] * 2, "label": [-100] * 2}
+        added = datasets.Dataset.from_dict(long, features=data.train.features)
+        rows = datasets.concatenate_datasets([data.train, added])
+        wide, origin = with_training_rows(recipe, rows, teacher, teacher)
+        assert wide is origin and wide.rows.num_truncated == before + 2
+        again, _ = with_training_rows(recipe, data.train, wide, wide)
+        assert again.rows.num_truncated == before
 
     @pytest.mark.slow
     def test_the_same_seed_gives_the_same_results(self, finished, recipe_file, tmp_path):
