@@ -16,7 +16,7 @@ import numpy as np
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from distilbert_kd.augmentation.from_recipe import augmented_of, with_training_rows
-from distilbert_kd.data.task_data import TaskData
+from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.errors import DataError
 from distilbert_kd.metrics import labelled
 from distilbert_kd.prepared_arguments import best_epoch, training_arguments
@@ -77,6 +77,7 @@ class School:
         origin: What students are cut from, with the same sample; the teacher itself unless a recipe says otherwise.
         metric: Of the task.
         teacher_name: Where the teacher is.
+        lessons_sha256: Of the sample's texts and labels, see `distilbert_kd.data.task_data.fingerprint`.
         answers: The teacher's logits for the sample, as a column.
         answers_held_out: Its logits for the rows that judge.
         caveats: What a reader of the findings must know of the teacher.
@@ -86,6 +87,7 @@ class School:
     origin: Reader
     metric: str
     teacher_name: str
+    lessons_sha256: str
     answers: datasets.Dataset
     answers_held_out: datasets.Dataset
     caveats: list[str]
@@ -196,7 +198,7 @@ def open_school(
         HELD_OUT,
         recipe.teacher.allow_near_chance,
     )
-    return School(sample, source, data.metric, name, answers, answers_held_out, caveats)
+    return School(sample, source, data.metric, name, fingerprint(lessons.train), answers, answers_held_out, caveats)
 
 
 def _draw(num_rows: int, num_wanted: int | None, seed: int) -> np.ndarray:

@@ -226,6 +226,24 @@ class TestRows:
         assert seen["judging"] == 16
         assert seen["alpha_augmented"] == 1.0
 
+    def test_other_unlabelled_texts_are_refused(self, recipe, tmp_path, monkeypatch):
+        """Prevents trials of two transfer sets in one table: a file of the same name may hold other texts."""
+        texts = write_jsonl(tmp_path / "more.jsonl", [{"text": "the plot is good"}])
+        section = Augmentation(num_copies=0, transfer_set=str(texts))
+        augmented = recipe.model_copy(update={"augmentation": section})
+        monkeypatch.setattr(run, "run_next", lambda *args: False)
+        monkeypatch.setattr(run, "write_findings", lambda *args: "")
+        space = parse_space(["distillation.alpha=0..1"], augmented)
+
+        def again():
+            return tune(augmented, TuningSize(1, num_rows=16, num_held_out=16), space, tmp_path / "out")
+
+        again()
+        again()
+        write_jsonl(texts, [{"text": "the plot is bad"}])
+        with pytest.raises(StorageError, match="other values of augmentation than"):
+            again()
+
 
 class TestPruning:
     @pytest.fixture
