@@ -143,7 +143,7 @@ def run_layer_search(
         "is_regression": is_regression_metric(metric),
         "rows": {"sample": len(sample.rows.train), "importance": len(choosing), HELD_OUT: len(judging)},
         "num_epochs": size.num_epochs,
-        "num_steps": num_steps,
+        "num_steps": num_training_steps(distillations[seeds[0]], len(sample.rows.train)),  # augmented rows are more
         "seeds": seeds,
         "seconds": round(time.perf_counter() - start, 1),
         "caveats": school.caveats,

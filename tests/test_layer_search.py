@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from distilbert_kd import cli, held_out, layer_search_report
+from distilbert_kd import cli, held_out, layer_search_report, layer_search_run
 from distilbert_kd.data.task_data import TaskData
 from distilbert_kd.errors import DataError, RecipeError, StorageError
 from distilbert_kd.held_out import HELD_OUT, hold_out
@@ -237,6 +237,19 @@ class TestCommand:
         assert (seen["architecture"], seen["num_rows"], seen["alpha"]) == ("distilbert", 32, 0.3)
         assert seen["terms"]["hidden_cosine"].weight == 0.5
         assert seen["teacher"] is not None and seen["teacher_logits"] is None
+
+    def test_steps_are_those_of_the_augmented_rows(self, first_search, tmp_path, monkeypatch):
+        """Prevents a report that counts the steps of the gold rows where three times as many were trained."""
+        _, folder = first_search
+        teacher = f"teacher.model={folder / 'run-layers' / 'teacher'}"
+        more = ["augmentation={num_copies: 3, methods: [swap]}", teacher, "teacher.finetune=null"]
+        recipe = load_recipe(folder / "recipe.yaml", [*more, f"teacher.cache_dir={tmp_path / 'cache'}"])
+        seen = {}
+        monkeypatch.setattr(layer_search_run, "search_layers", lambda *args: None)
+        monkeypatch.setattr(layer_search_run, "_write", lambda folder, recipe, search, about: seen.update(about))
+        run_layer_search(recipe, SearchSize(32, 16), tmp_path / "out")
+        assert seen["rows"]["sample"] > 90
+        assert seen["num_steps"] == -(-seen["rows"]["sample"] // 8)
 
     def test_another_start_of_the_student_is_refused(self, first_search, tmp_path):
         """Prevents a ranking of cuts of a model that no student is made of."""
