@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -16,10 +16,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: Seconds in which further signals are the same one: a terminal and a launcher each send theirs.
 _SAME_S = 1.0
 
+_NOTED = b"Told to stop: the step is finished and saved first. A second signal ends at once, without saving.\n"
+
 
 @contextmanager
 def stopping_on_signals() -> Iterator[Callable[[], bool]]:
     """Within it, SIGINT and SIGTERM end nothing; a second one, later than a second after the first, does as before.
+
+    A line on standard error tells that the first one was heard.
 
     A signal that is ignored (SIGINT of a job in the background) stays so. Outside of the main thread, where Python
     sets no handlers, signals do as before.
@@ -40,6 +44,8 @@ def stopping_on_signals() -> Iterator[Callable[[], bool]]:
             signal.raise_signal(number)
         elif not first[0]:
             first[0] = time.monotonic()
+            with suppress(OSError):  # a terminal that is gone; logging isn't safe within a handler
+                os.write(2, _NOTED)
         elif time.monotonic() - first[0] > _SAME_S:
             for each in heeded:
                 signal.signal(each, before[each])

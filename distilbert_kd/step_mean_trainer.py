@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -177,33 +177,34 @@ class StepMeanTrainer(ResumableTrainer):
         """
         if getattr(self, "hp_search_backend", None) is not None:
             return  # a trial that fails is the search's to judge
-        found = gather_object([(self.term_means.broken(), self._broken_rows(flags.lag))])
-        terms = {name for names, _ in found for name in names}
-        rows = sorted({row for _, numbers in found for row in numbers})
+        found = gather_object([(self.term_means.broken(), *self._broken_rows(flags.lag))])
+        terms = {name for names, _, _ in found for name in names}
+        rows = sorted(row for _, numbers, _ in found for row in numbers)
         what = ", ".join(sorted(terms - {"loss"})) or ("the loss" if terms else "the gradient")
-        where = f", in training rows {', '.join(map(str, rows[:5]))} (the first is 0)" if rows else ""
+        where = _rows_named(rows, sum(num_rows for _, _, num_rows in found))
         raise DivergedError(
             f"Expected finite numbers, got NaN or infinity in {what} at step {flags.step}{where}. Nothing of it is "
             "saved. Lower the learning rate, or look for rows with broken targets."
         )
 
-    def _broken_rows(self, lag: int) -> list[int]:
-        """Numbers in the training set of the rows with a broken loss, `lag` steps ago, on this process."""
+    def _broken_rows(self, lag: int) -> tuple[list[int], int]:
+        """Numbers in the training set of the rows with a broken loss, and how many rows that step had, here."""
         sampler = getattr(self.callback_handler.train_dataloader, "batch_sampler", None)
         if len(self.row_losses) <= lag or not isinstance(sampler, RankBatchSampler):
-            return []
+            return [], 0
         if self.args.ignore_data_skip:  # then a step's number doesn't tell its place in the epoch
-            return []
+            return [], 0
         num_done, batches = self.row_losses[-1 - lag]
         num_accumulated = self.args.gradient_accumulation_steps
         steps_per_epoch = math.ceil(len(sampler) / num_accumulated)
         first = num_done % steps_per_epoch * num_accumulated
-        return [
+        broken = [
             rows[position]
             for number, losses in enumerate(batches, start=first)
             if (rows := sampler.rows_of(number)) and len(rows) == len(losses)
             for position in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
         ]
+        return broken, sum(map(len, batches))
 
     def _refuse_non_finite(self, tensors: Mapping[str, Tensor]) -> None:
         broken = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all())
@@ -217,3 +218,11 @@ class StepMeanTrainer(ResumableTrainer):
         if getattr(self, "hp_search_backend", None) is None:
             raise DivergedError(message)
         logger.warning("%s The search goes on.", message)  # a trial that fails is the search's to judge
+
+
+def _rows_named(rows: Sequence[int], num_rows: int) -> str:
+    """Where a step broke: a few of its rows by number, or all of them, which speaks for the rate, not for the rows."""
+    if not rows or len(rows) == num_rows > 1:
+        return f", in all {num_rows} training rows of the step" if rows else ""
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return f", in training rows {', '.join(map(str, rows[:5]))}{more} (of the rows trained on; the first is 0)"

@@ -38,6 +38,16 @@ def test_the_first_is_noted_and_afterwards_all_is_as_before(handlers, number):
         assert not is_stop_wanted()
 
 
+def test_the_first_is_answered_at_once(capfd):
+    """Prevents a user who sees nothing from asking again, which ends the run without its save."""
+    with stopping_on_signals():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert capfd.readouterr().err == (
+            "Told to stop: the step is finished and saved first. A second signal ends at once, without saving.\n"
+        )
+
+
 def test_a_second_one_is_obeyed_at_once(monkeypatch):
     """Prevents a save that hangs from holding a user who asked twice."""
     monkeypatch.setattr(interrupts, "_SAME_S", 0.0)

@@ -231,6 +231,28 @@ class TestNonFinite:
         assert f"at step {step}," in str(e.value)
         assert [path.name for path in sorted(tmp_path.iterdir())] == [f"checkpoint-{i}" for i in range(1, step)]
 
+    @pytest.mark.parametrize(
+        ("labels", "where"),
+        [
+            ([1e30] * 45, r"in all 8 training rows of the step\."),
+            ([0.5] * 2 + [1e30] * 43, r"in (all 8|training rows \d+, \d+, \d+, \d+, \d+ and [123] more \(of)"),
+        ],
+    )
+    def test_many_broken_rows_are_counted(self, tmp_path, labels, where):
+        """Prevents a search through five innocent rows when the learning rate broke the loss of all."""
+        rows = pair_rows(45, num_labels=1).remove_columns("labels").add_column("labels", labels)
+        trainer = quiet(
+            DistillationTrainer(
+                model=tiny_bert(1, num_labels=1),
+                args=arguments(tmp_path, 8, 1, logging_steps=1000, save_strategy="no", max_steps=6),
+                train_dataset=rows,
+                data_collator=collator(),
+                alpha=0.0,
+            )
+        )
+        with pytest.raises(DivergedError, match=where):
+            trainer.train()
+
     def test_a_gradient_ends_the_training_within_the_step(self, tmp_path):
         """Prevents weights of NaN in the next checkpoint after a gradient that overflowed behind a sound loss."""
         trainer = make(tmp_path, save_strategy="steps", save_steps=1, logging_steps=1000, callbacks=[Poison(2)])

@@ -149,10 +149,11 @@ class TestText:
         results = results_of(RECIPE)
         results["data"]["augmentation"] = {"gold": 1600, "augmented": 3100, "transfer": 20, "dropped": 100}
         results["distillation"]["alpha_augmented"] = 0.9
-        text = make_card(facts_of(tmp_path, data=results["data"], distillation=results["distillation"]), "ada/tiny").text
+        changed = {key: results[key] for key in ("data", "distillation")}
+        text = make_card(facts_of(tmp_path, **changed), "ada/tiny").text
         assert (
-            "(for 3,100 altered copies of training rows, added to them, the weight of the teacher is 0.9; 20 unlabelled"
-            " texts were added; rows without a label learn from the teacher alone)."
+            "(for 3,100 altered copies of training rows, added to them, the weight of the teacher is 0.9; "
+            "20 unlabelled texts were added; rows without a label learn from the teacher alone)."
         ) in text
 
     def test_regression(self, tmp_path):
