@@ -22,7 +22,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 AUDIT := $(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off
 
 FAULT_TESTS := tests/reliability $(addprefix tests/test_,$(addsuffix .py,\
-	checkpoints resumable_trainer resuming interrupts run_lock storage))
+	checkpoints resumable_trainer resuming interrupts processes run_lock storage))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

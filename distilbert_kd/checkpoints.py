@@ -168,23 +168,22 @@ def rotate(folder: Path, limit: int | None, best: Path | None) -> None:
             num_surplus -= 1
 
 
-def check_space(folder: Path, num_bytes: int) -> str | None:
-    """Whether a checkpoint has room.
+def check_space(folder: Path, num_bytes: int) -> None:
+    """Refuses a disk without room for a checkpoint.
 
     Args:
         folder: of the checkpoints; need not be there yet.
         num_bytes: see `size_of_next`.
 
-    Returns:
-        The message for a StorageError; None where there is room, or nobody knows.
+    Raises:
+        StorageError: there is no room, as far as anybody knows.
     """
     has_room, words = room_for(folder, num_bytes)
-    if has_room:
-        return None
-    return (
-        f"Expected room for a checkpoint in {folder}, got: the disk is full: {words}. The checkpoints before it are "
-        "untouched. Make room and start the same command again."
-    )
+    if not has_room:
+        raise StorageError(
+            f"Expected room for a checkpoint in {folder}, got: the disk is full: {words}. The checkpoints before it "
+            "are untouched. Make room and start the same command again."
+        )
 
 
 def size_of_next(folder: Path, num_bytes: int) -> int:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from distilbert_kd import __version__
-from distilbert_kd.errors import DistillationError, StoppedError, StorageError
+from distilbert_kd.errors import DistillationError, StoppedError, StorageError, is_of_all
 from distilbert_kd.pretraining.recipe import PretrainingRecipe, load_pretraining_recipe
 from distilbert_kd.recipe import Recipe, load_recipe
 from distilbert_kd.recipe_file import OtherKindError
@@ -45,7 +45,7 @@ Changed = Annotated[
         "--allow-changed",
         metavar="KEY",
         help="Go on with a run that was cut off although this differs: a key or section of the recipe, or data, "
-        "teacher, num_processes. May be given again.",
+        "teacher, tokenizer, precision, num_processes, versions. May be given again.",
     ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
@@ -448,16 +448,22 @@ def _user_errors() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)  # one that came late must not change the exit code
         _end(f"interrupted. {error}" if _is_main_process() else "", error.exit_code)  # all were told, and agreed
     except DistillationError as error:
-        _end("\n".join([f"error: {error}", *_notes(error)]), error.exit_code)
+        _end("\n".join([f"error: {error}", *_notes(error)]) if _speaks_of(error) else "", error.exit_code)
     except KeyboardInterrupt as error:
-        _end(" ".join(["interrupted.", *_notes(error)]), _INTERRUPTED)
+        _end(" ".join(["interrupted.", *_notes(error)]) if _speaks_of(error) else "", _INTERRUPTED)
     except OSError as error:
         from distilbert_kd.storage import is_storage_fault, reason_of
 
         if not is_storage_fault(error):
             raise
         where = error.filename or "a file"
-        _end("\n".join([f"error: {where}: {reason_of(error)}.", *_notes(error)]), StorageError.exit_code)
+        message = "\n".join([f"error: {where}: {reason_of(error)}.", *_notes(error)])
+        _end(message if _speaks_of(error) else "", StorageError.exit_code)
+
+
+def _speaks_of(error: BaseException) -> bool:
+    """Whether this process tells of an error: one that all processes end with is told once."""
+    return _is_main_process() or not is_of_all(error)
 
 
 def _notes(error: BaseException) -> list[str]:

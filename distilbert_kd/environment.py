@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 
-__all__ = ["describe_environment"]
+__all__ = ["decisive_versions", "describe_environment"]
 
+#: With another version of one of these the same recipe may make another student.
+_DECISIVE = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "numpy", "distilbert_kd")
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "distilbert_kd")
 
 
@@ -41,6 +43,11 @@ def describe_environment() -> dict[str, Any]:
             "gpus": accelerators,
         },
     }
+
+
+def decisive_versions() -> dict[str, str | None]:
+    """Versions of the packages that the bits of a trained model depend on; None for one that is not installed."""
+    return {name: _version(name) for name in _DECISIVE}
 
 
 def _version(package: str) -> str | None:

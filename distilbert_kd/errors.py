@@ -26,6 +26,7 @@ __all__ = [
     "StoppedError",
     "StorageError",
     "TeacherError",
+    "is_of_all",
 ]
 
 
@@ -33,6 +34,7 @@ class DistillationError(Exception):
     """Base of every error that the package raises on purpose."""
 
     exit_code = 2
+    is_of_all = False
 
 
 class RecipeError(DistillationError, ValueError):
@@ -70,3 +72,8 @@ class StoppedError(DistillationError, InterruptedError):
     """A training was told to stop by a signal; what it did is saved, and the same command goes on from there."""
 
     exit_code = 75
+
+
+def is_of_all(error: BaseException) -> bool:
+    """Whether all processes of a launch end with this error, so that the main one speaks of it for all."""
+    return getattr(error, "is_of_all", False)

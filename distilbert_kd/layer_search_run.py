@@ -27,6 +27,7 @@ from distilbert_kd.layer_search_report import write_report
 from distilbert_kd.metrics import SCORE_NAMES, is_regression_metric, labelled
 from distilbert_kd.plan_lines import num_training_steps
 from distilbert_kd.prepared_arguments import prediction_arguments, training_arguments
+from distilbert_kd.processes import failing_together
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe_parts import check_architecture, check_layers, layers_of, log_data, readers_of
 from distilbert_kd.run_folder import RunFolder
@@ -97,9 +98,9 @@ def run_layer_search(
     prediction = prediction_arguments(recipe.training, "training", folder.root, show_bars)
     check_layers(recipe.student, recipe.teacher.model, recipe.teacher.revision)
     is_main = PartialState().is_main_process
-    if is_main:
-        folder.create()
-    PartialState().wait_for_everyone()
+    with failing_together():
+        if is_main:
+            folder.create()
     logger.info("device: %s", describe_device(prediction))
 
     data = hold_out(load_task(recipe.data, recipe.name), size.num_held_out, recipe.seed)

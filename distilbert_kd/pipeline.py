@@ -4,7 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from distilbert_kd.prepared_arguments import (
     prediction_arguments,
     training_arguments,
 )
+from distilbert_kd.processes import failing_together
 from distilbert_kd.recipe import Recipe
 from distilbert_kd.recipe_parts import (
     cache_dir_of,
@@ -72,8 +73,8 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
     Args:
         recipe: what to do.
         show_bars: whether progress bars are drawn; without them progress is logged in lines.
-        allow_changed: keys of the recipe, sections, or "data", "teacher", "tokenizer", "precision" and
-            "num_processes", that may differ from those of the run that is gone on with.
+        allow_changed: keys of the recipe, sections, or "data", "teacher", "tokenizer", "precision",
+            "num_processes" and "versions", that may differ from those of the run that is gone on with.
 
     Returns:
         The results, as written to `results.json`.
@@ -91,15 +92,16 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
     check_attention(recipe.attn_implementation, arguments.student, "training")
     check_layers(recipe.student, recipe.teacher.model, recipe.teacher.revision)
     records = RunRecords(folder, PartialState().is_main_process)
-    target = HubTarget.of(recipe.push.model_dump()) if recipe.push and records.is_main else None
-    with locked(folder) if records.is_main else nullcontext():
-        if records.is_main:
-            enter_run(folder, flat_recipe(recipe.to_yaml()), allow_changed)
-            if recipe.teacher.finetune is not None and (cache_dir := cache_dir_of(recipe)) is not None:
-                check_cache_dir(cache_dir)  # before a teacher is trained
-        if target is not None:
-            check_before_training(recipe.model_dump(exclude_none=True), target)
-        PartialState().wait_for_everyone()
+    with ExitStack() as held:
+        with failing_together():
+            target = HubTarget.of(recipe.push.model_dump()) if recipe.push and records.is_main else None
+            if records.is_main:
+                held.enter_context(locked(folder))
+                enter_run(folder, flat_recipe(recipe.to_yaml()), allow_changed)
+                if recipe.teacher.finetune is not None and (cache_dir := cache_dir_of(recipe)) is not None:
+                    check_cache_dir(cache_dir)  # before a teacher is trained
+            if target is not None:
+                check_before_training(recipe.model_dump(exclude_none=True), target)
         progress = Progress(folder, records.is_main)
         logger.info("device: %s", describe_device(arguments.student))
         results = _distil(recipe, arguments, folder, records, progress, allow_changed, start)

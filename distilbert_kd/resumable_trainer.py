@@ -9,11 +9,11 @@ have moved.
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import SaveStrategy, TrainOutput
@@ -28,6 +28,7 @@ from distilbert_kd.checkpoints import (
     size_of_next,
 )
 from distilbert_kd.errors import StoppedError, StorageError
+from distilbert_kd.processes import failing_together
 from distilbert_kd.step_flags import Flags, StepFlags
 from distilbert_kd.storage import room_for, storage_errors
 
@@ -77,7 +78,8 @@ class ResumableTrainer(Trainer):
             StoppedError: the training was told to stop.
         """
         if resume_from_checkpoint is True:
-            found = [newest_whole(Path(str(self.args.output_dir))) if self.is_world_process_zero() else None]
+            with failing_together():
+                found = [newest_whole(Path(str(self.args.output_dir))) if self.is_world_process_zero() else None]
             broadcast_object_list(found)
             resume_from_checkpoint = True if found[0] is None else str(found[0])  # of True Trainer says: none is there
         elif resume_from_checkpoint and Path(resume_from_checkpoint) != self.checked:
@@ -185,6 +187,16 @@ class ResumableTrainer(Trainer):
             f"{self._get_output_dir(trial)}. Start the same command again to go on from there."
         )
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As Trainer, which does more together in a checkpoint after the model is written.
+
+        Args:
+            output_dir: where to; the training arguments' when not given.
+            _internal_call: Trainer's own, for a checkpoint.
+        """
+        with self.saving_together() if _internal_call else nullcontext():
+            super().save_model(output_dir, _internal_call)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As Trainer; then, when every process is done, the main one commits, and only then removes old ones."""
         if self._step_flags is not None:
@@ -196,22 +208,21 @@ class ResumableTrainer(Trainer):
             (place / COMMIT).unlink(missing_ok=True)
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # else Trainer removes old ones itself
         try:
-            with storage_errors(place, num_bytes), _whole_or_none(place, num_bytes):
+            with self.saving_together(), storage_errors(place, num_bytes), _whole_or_none(place, num_bytes):
                 super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            commit(
-                place,
-                step=self.state.global_step,
-                best_step=None if best is None else self.state.best_global_step,
-                is_resumable=not self.args.save_only_model,
-                identity=dict(self.identity),
-            )
-            rotate(folder, limit, None if best is None else Path(best))
-        self.accelerator.wait_for_everyone()
+        with failing_together():
+            if self.args.should_save:
+                best = self.state.best_model_checkpoint
+                commit(
+                    place,
+                    step=self.state.global_step,
+                    best_step=None if best is None else self.state.best_global_step,
+                    is_resumable=not self.args.save_only_model,
+                    identity=dict(self.identity),
+                )
+                rotate(folder, limit, None if best is None else Path(best))
         self._saved_step = self.state.global_step
 
     def _check_space(self, folder: Path) -> int:
@@ -221,18 +232,32 @@ class ResumableTrainer(Trainer):
         if not self.args.save_only_model and "adamw_torch" in str(self.args.optim).lower():
             num_bytes += sum(2 * weight.numel() * weight.element_size() for weight in weights if weight.requires_grad)
         num_bytes = size_of_next(folder, num_bytes)
-        problem = None
-        if self.args.should_save and not Path(str(self.args.output_dir)).is_dir():
-            problem = (
-                f"Expected the folder {self.args.output_dir} in which this training began, got none: somebody removed "
-                "or moved it. Bring it back, or start the same command again to begin anew."
-            )
-        elif self.args.should_save:
-            problem = check_space(folder, num_bytes)
-        problems = [problem for problem in gather_object([problem]) if problem is not None]
-        if problems:  # on all processes, so that none waits for another
-            raise StorageError(problems[0])
+        with failing_together():
+            if self.args.should_save and not Path(str(self.args.output_dir)).is_dir():
+                raise StorageError(
+                    f"Expected the folder {self.args.output_dir} in which this training began, got none: somebody "
+                    "removed or moved it. Bring it back, or start the same command again to begin anew."
+                )
+            if self.args.should_save:
+                check_space(folder, num_bytes)
         return num_bytes
+
+    @contextmanager
+    def saving_together(self) -> Iterator[None]:
+        """Within it, the model or a checkpoint is written: a process that can't write ends the others with it.
+
+        In shards a save is full of things that all do together, and a process that fails in the middle of them ends
+        by itself: the others are left to the launcher, but see `StepMeanTrainer._save`.
+
+        Yields:
+            Nothing.
+        """
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            yield
+            self.accelerator.wait_for_everyone()
+        else:
+            with failing_together():
+                yield
 
 
 @contextmanager

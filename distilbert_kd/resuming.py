@@ -1,8 +1,8 @@
 """Going on with a run that was cut off.
 
 A run that has begun to train keeps `progress.json` in its folder: its identity (recipe, data, teacher, number of
-processes), and a record of each model that is done. Started again, it must be the same run. Models that are done are
-taken from their folders, a training in the middle goes on from its last whole checkpoint.
+processes, versions), and a record of each model that is done. Started again, it must be the same run. Models that are
+done are taken from their folders, a training in the middle goes on from its last whole checkpoint.
 """
 
 import json
@@ -15,9 +15,11 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from distilbert_kd.allowed_changes import described, is_version, key_of, refuse_unknown, versions_now
 from distilbert_kd.checkpoints import newest_whole, read_commit
 from distilbert_kd.errors import RecipeError, StorageError
 from distilbert_kd.plain_yaml import parse_yaml
+from distilbert_kd.processes import failing_together
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.storage import sha256_of, write_text
 
@@ -66,16 +68,20 @@ def enter_run(folder: RunFolder, recipe: Mapping[str, Any], allowed: Collection[
         allowed: keys, and sections, that may differ.
 
     Raises:
+        RecipeError: a key that is allowed is none.
         StorageError: the folder can't be made, or holds another run, or one that is done. One that was killed between
             its results and its end still has the record of its progress, and is gone on with.
     """
     if not folder.progress.is_file():
+        refuse_unknown(allowed, recipe)
         folder.create()
         return
     progress = Progress(folder)
-    before = {"recipe": progress.identity["recipe"]}
-    _refuse_changed(before, {"recipe": recipe}, allowed, f"the run in {folder.root}")
-    _refuse_held(before, {"recipe": recipe}, folder)
+    refuse_unknown(allowed, {**progress.identity["recipe"], **recipe})
+    before = {name: value for name, value in progress.identity.items() if name == "recipe" or is_version(name)}
+    now = {"recipe": recipe, **versions_now()}
+    _refuse_changed(before, now, allowed, f"the run in {folder.root}")
+    _refuse_held(before, now, folder)
     logger.info("going on with the run in %s", folder.root)
 
 
@@ -94,9 +100,8 @@ def newest_checkpoint(folder: Path, identity: Mapping[str, Any], allowed: Collec
         StorageError: it is of a training that depended on something else.
     """
     found: list[str | None] = [None]
-    if PartialState().is_main_process:
-        place = newest_whole(folder)
-        if place is not None:
+    with failing_together():
+        if PartialState().is_main_process and (place := newest_whole(folder)) is not None:
             _refuse_changed(
                 (read_commit(place) or {}).get("identity", {}), identity, allowed, f"the checkpoint {place}"
             )
@@ -139,20 +144,24 @@ class Progress:
         """Says what the run depends on, which must be what it depended on when it was begun.
 
         Args:
-            identity: recipe, data, teacher and number of processes, ready for JSON.
+            identity: recipe, data, teacher and number of processes, ready for JSON; the versions are added here.
             allowed: keys, and sections, that may differ.
 
         Raises:
             StorageError: something else differs.
         """
-        if self.has_begun:
-            _refuse_changed(self.identity, identity, allowed, f"the run in {self.folder.root}")
+        identity = {**identity, **versions_now()}
+        with failing_together():  # each process has rows, models and packages of its own
+            if self.has_begun:
+                _refuse_changed(self.identity, identity, allowed, f"the run in {self.folder.root}")
         self.identity = json.loads(json.dumps(identity))
 
     def write(self) -> None:
         """Keeps it, as soon as something is trained."""
-        if self.is_main:
-            write_text(self.folder.progress, json.dumps({"identity": self.identity, "models": self.models}, indent=1))
+        record = json.dumps({"identity": self.identity, "models": self.models}, indent=1)
+        with failing_together():
+            if self.is_main:
+                write_text(self.folder.progress, record)
 
     def add_model(self, name: str, written: Path, seconds: float) -> None:
         """Keeps the record of a model, before its folder gets its name.
@@ -162,7 +171,8 @@ class Progress:
             written: where its files are.
             seconds: of its training.
         """
-        self.models[name] = {"seconds": seconds, "sha256": _hashes(written) if self.is_main else {}}
+        with failing_together():
+            self.models[name] = {"seconds": seconds, "sha256": _hashes(written) if self.is_main else {}}
         self.write()
 
     def is_done(self, name: str) -> bool:
@@ -210,8 +220,9 @@ class Progress:
 
     def remove(self) -> None:
         """Ends it: the run is whole."""
-        if self.is_main:
-            self.folder.progress.unlink(missing_ok=True)
+        with failing_together():
+            if self.is_main:
+                self.folder.progress.unlink(missing_ok=True)
 
 
 def _refuse_changed(before: Mapping[str, Any], now: Mapping[str, Any], allowed: Collection[str], whose: str) -> None:
@@ -219,9 +230,10 @@ def _refuse_changed(before: Mapping[str, Any], now: Mapping[str, Any], allowed: 
     refused = [name for name in changed if not _is_allowed(name, allowed)]
     if refused:
         raise StorageError(
-            f"Expected to go on with {whose}, got other values of {', '.join(refused)} than it was begun with. Bring "
+            f"Expected to go on with {whose}, got other values of "
+            f"{', '.join(described(name, before, now) for name in refused)} than it was begun with. Bring "
             "them back, choose another folder with output_dir=..., or take what you know to be right with "
-            + " ".join(f"--allow-changed {name}" for name in refused[:3])
+            + " ".join(f"--allow-changed {key}" for key in list(dict.fromkeys(map(key_of, refused)))[:3])
         )
     if changed:
         logger.warning("Going on with %s, with other values of %s.", whose, ", ".join(changed))

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.environment import describe_environment
 from distilbert_kd.metrics import SCORE_NAMES
+from distilbert_kd.processes import failing_together
 from distilbert_kd.results import SCHEMA_VERSION, render_markdown
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.scored_rows import write_scored_rows
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunRecords:
-    """The files of a run folder that are no model. Only the main process writes; for the others each call is nothing.
+    """The files of a run folder that are no model. Every process makes each call; the main one writes.
 
     Attributes:
         folder: Where to.
@@ -66,19 +67,20 @@ class RunRecords:
             revision: which of its revisions was asked for.
             seed: of the run.
         """
-        if not self.is_main:
-            return  # the hash of a model is no work for each process
-        environment = describe_environment() | {
-            "seed": seed,
-            "data": {"source": source, "sha256": dict(rows_sha256)},
-            "teacher": {
-                "model": model,
-                "revision": revision,
-                "commit": hub_commit(model, revision),
-                "weights_sha256": weights_sha256(teacher),
-            },
-        }
-        self._write(self.folder.environment, _json(environment))
+        with failing_together():
+            if not self.is_main:
+                return  # the hash of a model is no work for each process
+            environment = describe_environment() | {
+                "seed": seed,
+                "data": {"source": source, "sha256": dict(rows_sha256)},
+                "teacher": {
+                    "model": model,
+                    "revision": revision,
+                    "commit": hub_commit(model, revision),
+                    "weights_sha256": weights_sha256(teacher),
+                },
+            }
+            write_text(self.folder.environment, _json(environment))
 
     def remove_checkpoints(self, kept: Sequence[str]) -> None:
         """Removes the trainers' own folders, except of the models whose checkpoints the recipe asked for.
@@ -86,17 +88,17 @@ class RunRecords:
         Args:
             kept: names of these models.
         """
-        if not self.is_main:
-            return
-        shutil.rmtree(self.folder.root / ".partial", ignore_errors=True)  # of a model that was being written
-        for left in self.folder.root.glob(".*.partial"):
-            left.unlink(missing_ok=True)
-        if not self.folder.checkpoints.is_dir():
-            return
-        for checkpoints in self.folder.checkpoints.iterdir():
-            if checkpoints.name not in kept:
-                shutil.rmtree(checkpoints, ignore_errors=True)
-        with storage_errors(self.folder.checkpoints):
+        with failing_together(), storage_errors(self.folder.checkpoints):
+            if not self.is_main:
+                return
+            shutil.rmtree(self.folder.root / ".partial", ignore_errors=True)  # of a model that was being written
+            for left in self.folder.root.glob(".*.partial"):
+                left.unlink(missing_ok=True)
+            if not self.folder.checkpoints.is_dir():
+                return
+            for checkpoints in self.folder.checkpoints.iterdir():
+                if checkpoints.name not in kept:
+                    shutil.rmtree(checkpoints, ignore_errors=True)
             if not any(self.folder.checkpoints.iterdir()):
                 self.folder.checkpoints.rmdir()
 
@@ -112,8 +114,8 @@ class RunRecords:
             data: of the run.
             logits: split to model to logits (B, C).
         """
-        if self.is_main:
-            for split, said in logits.items():
+        with failing_together():
+            for split, said in logits.items() if self.is_main else ():
                 write_scored_rows(self.folder.scored, split, data.evaluation[split], said, data.label_names)
 
     def write_report(self) -> None:
@@ -128,8 +130,9 @@ class RunRecords:
             logger.warning("No report: %s. The run is whole: distilbert-kd report %s", error, self.folder.root)
 
     def _write(self, path: Path, text: str) -> None:
-        if self.is_main:
-            write_text(path, text)
+        with failing_together():
+            if self.is_main:
+                write_text(path, text)
 
 
 def fingerprints(data: TaskData) -> dict[str, str]:

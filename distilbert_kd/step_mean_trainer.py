@@ -17,6 +17,7 @@ from transformers.trainer_utils import TrainOutput
 
 from distilbert_kd.deep_terms import DeepTerms, without_projections
 from distilbert_kd.errors import DivergedError
+from distilbert_kd.processes import failing_together
 from distilbert_kd.resumable_trainer import ResumableTrainer
 from distilbert_kd.sampling import RankBatchSampler
 from distilbert_kd.sharding import shard_by_layer
@@ -165,6 +166,13 @@ class StepMeanTrainer(ResumableTrainer):
         self._refuse_non_finite(dict(self.model.named_parameters()))
         with nullcontext() if _internal_call else without_projections(self.model):  # a checkpoint goes on with them
             super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """As Trainer, which comes here with whole weights, where they were in shards, on the process that writes."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:  # else not every process need come here
+            with failing_together():
+                self._refuse_non_finite(state_dict or {})  # under ZeRO 3 the model's own are empty
+        super()._save(output_dir, state_dict)
 
     def end_broken(self, flags: Flags) -> None:
         """Ends the training at a step whose loss or gradient is not finite.

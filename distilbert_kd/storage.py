@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from safetensors import SafetensorError
 
-from distilbert_kd.errors import StorageError
+from distilbert_kd.errors import StorageError, is_of_all
 
 
 __all__ = [
@@ -118,9 +118,9 @@ def storage_errors(path: Path, num_bytes: int = 0) -> Iterator[None]:
             reason = _REASONS[errno.ENOSPC]
         if reason in (_REASONS[errno.ENOSPC], _REASONS[errno.EDQUOT]):
             reason += f": {room_for(path, num_bytes)[1]}" if num_bytes else ""
-        raise StorageError(
-            f"Expected to write {path}, got: {reason}. Make room there, or choose another place."
-        ) from error
+        told = StorageError(f"Expected to write {path}, got: {reason}. Make room there, or choose another place.")
+        told.is_of_all = is_of_all(error)
+        raise told from error
 
 
 def _is_missing_below(path: Path, error: OSError) -> bool:

@@ -28,6 +28,7 @@ from distilbert_kd.compatibility import tokenizer_identity
 from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.dataset_cache import read_dataset, write_dataset
 from distilbert_kd.errors import DivergedError, StorageError
+from distilbert_kd.processes import failing_together
 from distilbert_kd.row_checks import TEACHER_LOGITS
 from distilbert_kd.scoring import predict_logits
 from distilbert_kd.storage import check_writable, reason_of, room_for
@@ -123,14 +124,15 @@ def cached_teacher_logits(
     if all(gather_object([found is not None])) and found is not None:
         logger.info("teacher: logits of %d rows found in %s", len(rows), cache_dir)
         return found
-    if PartialState().is_local_main_process:
-        check_cache_dir(cache_dir)
+    with failing_together():
+        if PartialState().is_local_main_process:
+            check_cache_dir(cache_dir)
     logger.info("teacher: asking for the logits of %d rows, once", len(rows))
     logits = predict_logits(teacher, tokenizer, rows, arguments)
     _refuse_non_finite(logits)  # on every process, before one of them writes
-    if PartialState().is_local_main_process:
-        _write(place, logits)
-    PartialState().wait_for_everyone()
+    with failing_together():
+        if PartialState().is_local_main_process:
+            _write(place, logits)
     written = read_dataset(place, "teacher", len(rows))
     if written is None:
         raise StorageError(f"Expected the teacher's logits in {place}, got none that is whole. Is the disk sound?")

@@ -28,6 +28,7 @@ from distilbert_kd.interrupts import stopping_on_signals
 from distilbert_kd.length_grouping import row_lengths
 from distilbert_kd.losses.schedule import Schedule
 from distilbert_kd.prepared_arguments import new_trainer
+from distilbert_kd.processes import failing_together
 from distilbert_kd.progress import ProgressLines
 from distilbert_kd.resumable_trainer import ResumableTrainer
 from distilbert_kd.resuming import Continuation
@@ -274,20 +275,20 @@ def save_model_folder(
     written = folder.parent / ".partial" / folder.name
     is_main = trainer.is_world_process_zero()
     num_bytes = sum(weight.numel() * weight.element_size() for weight in trainer.model.parameters())
-    with storage_errors(folder, num_bytes):
-        if is_main:
-            shutil.rmtree(written, ignore_errors=True)
-        trainer.accelerator.wait_for_everyone()
+    if is_main:
+        shutil.rmtree(written, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    with trainer.saving_together(), storage_errors(folder, num_bytes):
         trainer.save_model(str(written))
-        trainer.accelerator.wait_for_everyone()
+    with failing_together(), storage_errors(folder, num_bytes):
         if is_main:
             (written / "training_args.bin").unlink(missing_ok=True)
             for path in (*written.iterdir(), written):
                 sync(path)
-        if continuation is not None:
-            continuation.on_written(written, trainer.state.log_history, seconds)
+    if continuation is not None:
+        continuation.on_written(written, trainer.state.log_history, seconds)
+    with failing_together(), storage_errors(folder, num_bytes):
         if is_main:
             written.rename(folder)
             written.parent.rmdir()
             sync(folder.parent)
-    trainer.accelerator.wait_for_everyone()

@@ -12,10 +12,11 @@ from accelerate.utils import DistributedType
 from distilbert_kd.cli import main
 
 
-def _cpu_as_gpu(*_arguments: Any, **_named: Any) -> tuple[str, DistributedType]:
+def cpu_as_gpu(*_arguments: Any, **_named: Any) -> tuple[str, DistributedType]:
+    """What accelerate finds: a backend and a kind of launch."""
     return "gloo", DistributedType.MULTI_GPU
 
 
 if __name__ == "__main__":
-    PartialState._prepare_backend = _cpu_as_gpu  # the device itself is given by ACCELERATE_TORCH_DEVICE
+    PartialState._prepare_backend = cpu_as_gpu  # the device itself is given by ACCELERATE_TORCH_DEVICE
     main()

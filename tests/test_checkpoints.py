@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections import namedtuple
+from contextlib import nullcontext
 
 import pytest
 
@@ -143,10 +144,9 @@ def test_room_is_looked_for_before_a_save(tmp_path, monkeypatch, num_bytes, free
     if num_bytes == 0:  # then the last one tells
         make(tmp_path, 12345)
     monkeypatch.setattr(storage.shutil, "disk_usage", lambda place: usage(free))
-    message = check_space(tmp_path, size_of_next(tmp_path, num_bytes))
-    assert (message is None) == is_enough
-    if not is_enough:
-        assert f"{tmp_path}, got: the disk is full" in message and "MB are needed" in message
+    refused = pytest.raises(StorageError, match=f"{tmp_path}, got: the disk is full: .*MB are needed")
+    with nullcontext() if is_enough else refused:
+        check_space(tmp_path, size_of_next(tmp_path, num_bytes))
 
 
 def test_a_damaged_checkpoint_that_is_named_is_refused(trained, tmp_path):

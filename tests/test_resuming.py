@@ -2,16 +2,25 @@
 
 import json
 import logging
+from functools import partial
 
 import pytest
 
+from distilbert_kd import allowed_changes
 from distilbert_kd.checkpoints import commit
+from distilbert_kd.environment import decisive_versions
 from distilbert_kd.errors import RecipeError, StorageError
 from distilbert_kd.resuming import Progress, enter_run, flat_recipe, newest_checkpoint
 from distilbert_kd.run_folder import RunFolder
 
 
-RECIPE = {"seed": 1, "training.learning_rate": 0.1, "training.num_train_epochs": 2, "data.labels": ["a", "b"]}
+RECIPE = {
+    "seed": 1,
+    "training.learning_rate": 0.1,
+    "training.num_train_epochs": 2,
+    "data.labels": ["a", "b"],
+    "data.label": "y",
+}
 IDENTITY = {"recipe": RECIPE, "data": {"train": "x"}, "teacher": ["y"], "num_processes": 1}
 
 
@@ -76,9 +85,86 @@ def test_other_rows_to_score_are_another_run(begun):
 
 
 def test_a_key_is_no_beginning_of_another(begun):
-    """Prevents `--allow-changed train` from allowing all of `training`."""
-    with pytest.raises(StorageError, match="training.num_train_epochs"):
-        enter_run(begun, RECIPE | {"training.num_train_epochs": 3}, ["train"])
+    """Prevents `--allow-changed data.label` from allowing other `data.labels`."""
+    with pytest.raises(StorageError, match="other values of data.labels than"):
+        enter_run(begun, RECIPE | {"data.labels": ["b", "a"]}, ["data.label"])
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("sed", "seed"),
+        ("training.num_train_epoch", "training.num_train_epochs"),
+        ("num_process", "num_processes"),
+        ("version", "versions"),
+    ],
+)
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_a_misspelt_key_is_refused(begun, tmp_path, key, nearest, is_begun):
+    """Prevents a slip from allowing nothing without a word; and at the first start, hours before it would matter."""
+    folder = begun if is_begun else RunFolder(tmp_path / "new")
+    with pytest.raises(RecipeError, match=rf"--allow-changed: .*got '{key}'; did you mean {nearest}\?") as error:
+        enter_run(folder, RECIPE, ["training", key])
+    assert "num_processes, versions" in str(error.value) and "The recipe has seed, training, data." in str(error.value)
+
+
+def test_a_key_that_is_like_no_other_is_refused(begun):
+    """Prevents a guess from being taken for a key."""
+    with pytest.raises(RecipeError, match="got 'everything'\nThe recipe has"):
+        enter_run(begun, RECIPE, ["everything"])
+
+
+@pytest.mark.parametrize("key", ["training.warmup_steps", "teacher.finetune.max_steps", "versions.torch", "data"])
+def test_a_key_that_is_not_set_may_be_allowed(begun, key):
+    """Prevents one command for all starts from failing because only a later one sets the key."""
+    enter_run(begun, RECIPE, [key])
+
+
+def test_a_key_that_is_set_no_more_may_be_allowed(begun):
+    """Prevents a key that was taken out of the recipe, which is a change, from being refused as unknown."""
+    shorter = {name: value for name, value in RECIPE.items() if name != "data.label"}
+    enter_run(begun, shorter, ["data.label"])
+
+
+@pytest.fixture
+def upgraded(begun, monkeypatch):
+    """The run that was begun, after `pip install --upgrade`."""
+    versions = decisive_versions() | {"torch": "9.0", "accelerate": "9.1"}
+    monkeypatch.setattr(allowed_changes, "decisive_versions", lambda: versions)
+    return begun
+
+
+def test_an_upgrade_is_refused_and_may_be_allowed(upgraded, caplog):
+    """Prevents a student of two versions of torch, which no run of either makes, from passing as that of one."""
+    torch = decisive_versions()["torch"].replace("+", r"\+")
+    named = rf"versions.accelerate \(.*, now 9.1\), versions.torch \({torch}, now 9.0\) than"
+    for go_on in (partial(enter_run, upgraded, RECIPE), partial(Progress(upgraded).take_identity, IDENTITY)):
+        with pytest.raises(StorageError, match=f"{named}.*with --allow-changed versions$"):
+            go_on(())
+        with pytest.raises(StorageError, match="other values of versions.torch"):
+            go_on(["versions.accelerate"])
+        with caplog.at_level(logging.WARNING, "distilbert_kd"):
+            go_on(["versions"])
+        assert "with other values of versions.accelerate, versions.torch" in caplog.text
+
+
+def test_a_checkpoint_of_other_versions_is_refused(upgraded):
+    """Prevents an upgrade from being noticed by the run and not by a checkpoint that was copied into it."""
+    folder = upgraded.checkpoints / "student"
+    place = make_checkpoint(folder, 3, Progress(upgraded).identity)
+    now = {**Progress(upgraded).identity, **allowed_changes.versions_now()}
+    with pytest.raises(StorageError, match=r"checkpoint-3, got other values of versions.accelerate \("):
+        newest_checkpoint(folder, now)
+    assert newest_checkpoint(folder, now, ["versions"]) == place
+
+
+def test_a_run_of_before_versions_were_kept_is_refused_by_name(begun):
+    """Prevents a record without versions from passing as one of the same."""
+    record = json.loads(begun.progress.read_text("utf-8"))
+    record["identity"] = {name: value for name, value in record["identity"].items() if not name.startswith("versions")}
+    begun.progress.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(StorageError, match=r"versions.torch \(None, now .*--allow-changed versions$"):
+        enter_run(begun, RECIPE)
 
 
 @pytest.mark.parametrize("key", ["learning_rate", "logging_steps", "eval_steps", "save_steps"])

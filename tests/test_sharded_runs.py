@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 from distilbert_kd import pipeline
 from distilbert_kd.recipe import load_recipe
-from tests.launching import launch
+from tests.launching import launch, launch_command, start
 from tests.tiny import tiny_bert, tiny_tokenizer
 from tests.tiny_runs import write_recipe
 
@@ -81,3 +81,18 @@ def test_shards_make_the_same_models(whole, tmp_path, config):
     for before, after in zip(mine["student"], theirs["student"], strict=True):
         for name in before.keys() & {"loss", "hard_loss", "soft_loss", "grad_norm", "eval_loss"}:
             assert after[name] == pytest.approx(before[name], rel=1e-3, abs=1e-6), (name, before["step"])
+
+
+@needs_deepspeed
+def test_a_broken_shard_is_not_saved(tmp_path):
+    """Prevents a student of NaN where no process has whole weights; and that one which can't know of it goes on."""
+    recipe = write_parts(tmp_path, 4, use_cpu=False)
+    launched = start(launch_command("deepspeed_zero3", "tests/broken_shard.py", "run", str(recipe)), **ON_CPU)
+    try:
+        _, stderr = launched.communicate(timeout=300)
+    finally:
+        launched.kill()
+    assert launched.returncode == 1, stderr
+    assert stderr.count("Expected finite numbers, got NaN or infinity in bert.") == 1, stderr
+    assert stderr.count("exitcode  : 3") >= 1, stderr
+    assert not (tmp_path / "run" / "teacher").exists()

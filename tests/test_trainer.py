@@ -325,6 +325,27 @@ class TestLogs:
             trainer.save_model(str(tmp_path / "out"))
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize("value", [0.0, float("nan")])
+    def test_weights_that_are_in_shards_are_looked_at_as_they_are_saved(self, tmp_path, monkeypatch, value):
+        """Prevents a student of NaN from a training under ZeRO 3, which leaves each process with empty weights."""
+        trainer = trainer_of(tmp_path, pair_rows(8), alpha=0)
+        gathered = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+        gathered["classifier.bias"][1] = value
+        for weight in trainer.model.parameters():
+            weight.data = torch.empty(0)
+        engine = SimpleNamespace(config={"zero_optimization": {"stage": 3}}, save_checkpoint=lambda: None)
+        monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
+        monkeypatch.setattr(trainer, "deepspeed", engine)
+        monkeypatch.setattr(trainer, "model_wrapped", engine)
+        monkeypatch.setattr(trainer.accelerator, "get_state_dict", lambda model: gathered)
+        if value == 0:
+            trainer.save_model(str(tmp_path / "out"))
+            assert load_file(tmp_path / "out" / "model.safetensors")["classifier.bias"][1] == 0
+            return
+        with pytest.raises(DivergedError, match="NaN or infinity in classifier.bias"):
+            trainer.save_model(str(tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+
     def test_the_evaluation_loss_is_a_mean_over_rows(self, tmp_path):
         """Prevents a loss of NaN where a batch has no label, and batches that weigh by rows without one."""
         student, rows = tiny_bert(2), pair_rows(37, unlabelled=7)

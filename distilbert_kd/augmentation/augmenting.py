@@ -24,6 +24,7 @@ from distilbert_kd.data.labels import MISSING_LABEL
 from distilbert_kd.data.task_data import IS_AUGMENTED, TaskData, fingerprint
 from distilbert_kd.dataset_cache import read_dataset, write_dataset
 from distilbert_kd.errors import StorageError
+from distilbert_kd.processes import failing_together
 from distilbert_kd.storage import reason_of
 from distilbert_kd.weights import weights_sha256
 
@@ -103,13 +104,14 @@ def augment(
     place = cache_dir / _key(data, scheme, teacher, tokenizer, masked_lm, transfer)
     added = read_dataset(place, "augmentation: the rows")
     if not all(gather_object([added is not None])) or added is None:
-        if PartialState().is_local_main_process:
-            _write(place, _made(data, scheme, EmbeddingNeighbours(teacher, tokenizer), masked_lm, transfer))
-        PartialState().wait_for_everyone()
+        with failing_together():
+            if PartialState().is_local_main_process:
+                _write(place, _made(data, scheme, EmbeddingNeighbours(teacher, tokenizer), masked_lm, transfer))
         added = read_dataset(place, "augmentation: the rows")
     else:
         logger.info("augmentation: %d rows found in %s", len(added), cache_dir)
-    if added is None or len(set(gather_object([fingerprint(added)]))) > 1:
+    found = gather_object([None if added is None else fingerprint(added)])
+    if added is None or len(set(found)) > 1:
         raise StorageError(f"Expected the same whole augmented rows in {place} for every process. Is the disk sound?")
     num_drafted = scheme.num_copies * len(data.train) + (0 if transfer is None else len(transfer))
     gold = data.train.add_column(IS_AUGMENTED, [False] * len(data.train))

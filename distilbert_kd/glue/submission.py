@@ -18,6 +18,7 @@ from distilbert_kd.data.tasks import AX, TASKS, GlueSplit, GlueTask, get_task
 from distilbert_kd.errors import DataError
 from distilbert_kd.glue.submission_check import validate_submission
 from distilbert_kd.prediction import write_submission
+from distilbert_kd.processes import failing_together
 from distilbert_kd.scoring import predict_logits
 from distilbert_kd.storage import new_file, storage_errors
 from distilbert_kd.task_rows import tokenize_rows
@@ -91,10 +92,10 @@ def predict_test_rows(
         logger.info("%s: %d test rows", split.submission_file, len(rows))
         tokenized = tokenize_rows(rows, tokenizer, max_length, student).dataset
         logits = predict_logits(student, tokenizer, tokenized, arguments)
-        if PartialState().is_main_process:
-            with new_file(path) as file:
-                write_submission(file, owner, rows, logits)
-    PartialState().wait_for_everyone()
+        with failing_together():
+            if PartialState().is_main_process:
+                with new_file(path) as file:
+                    write_submission(file, owner, rows, logits)
 
 
 def write_submission_zip(path: Path, predictions: Mapping[str, Path]) -> dict[str, SubmittedFile]:

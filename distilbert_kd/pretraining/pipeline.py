@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from distilbert_kd.pretraining.models import load_language_model
 from distilbert_kd.pretraining.recipe import PretrainingRecipe
 from distilbert_kd.pretraining.text import DEFAULT_CACHE_DIR, HubSource, TextSource, TokenizedText, tokenized_text
 from distilbert_kd.pretraining.trainer import PretrainingTrainer, check_arguments, check_vocabularies
+from distilbert_kd.processes import failing_together
 from distilbert_kd.progress import ProgressLines
 from distilbert_kd.recipe_parts import as_terms, check_layers, layers_of
 from distilbert_kd.resuming import Continuation, Progress, enter_run, flat_recipe, newest_checkpoint
@@ -64,8 +65,8 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
     Args:
         recipe: what to do.
         show_bars: whether progress bars are drawn; without them progress is logged in lines.
-        allow_changed: keys of the recipe, sections, or "text", "teacher", "tokenizer", "precision" and
-            "num_processes", that may differ from those of the run that is gone on with.
+        allow_changed: keys of the recipe, sections, or "text", "teacher", "tokenizer", "precision",
+            "num_processes" and "versions", that may differ from those of the run that is gone on with.
 
     Returns:
         The results, as written to `results.json`.
@@ -87,10 +88,11 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
     DeepTerms(student, teacher, as_terms(recipe.objective.terms))  # refuses before the text is tokenised
     if recipe.objective.needs_vocabulary:
         check_vocabularies(student, teacher)
-    with locked(folder) if records.is_main else nullcontext():
-        if records.is_main:
-            enter_run(folder, flat_recipe(yaml), allow_changed)
-        PartialState().wait_for_everyone()
+    with ExitStack() as held:
+        with failing_together():
+            if records.is_main:
+                held.enter_context(locked(folder))
+                enter_run(folder, flat_recipe(yaml), allow_changed)
         progress = Progress(folder, records.is_main)
         logger.info("device: %s", describe_device(arguments))
         text = tokenized_text(source_of(recipe), tokenizer, Path(recipe.text.cache_dir or DEFAULT_CACHE_DIR))
@@ -109,9 +111,10 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
         )
         trainer = _trainer(recipe, arguments, student, teacher, tokenizer, text)
         progress.write()
-        if records.is_main:
-            records.write_recipe(yaml)
-            write_text(folder.environment, _json(_environment(recipe, teacher_sha256, text)))
+        records.write_recipe(yaml)
+        with failing_together():
+            if records.is_main:
+                write_text(folder.environment, _json(_environment(recipe, teacher_sha256, text)))
         history, first_step = _train(trainer, student, folder, records, progress, allow_changed)
         results = {
             "schema_version": 1,
@@ -133,8 +136,9 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
             "seconds": {"total": time.perf_counter() - start},
         }
         records.remove_checkpoints(["student"] if "save_strategy" in recipe.training else [])
-        if records.is_main:
-            write_text(folder.results, _json(results))
+        with failing_together():
+            if records.is_main:
+                write_text(folder.results, _json(results))
         progress.remove()
     logger.info("run folder: %s", folder.root)
     PartialState().wait_for_everyone()

@@ -30,6 +30,7 @@ from distilbert_kd.compatibility import tokenizer_identity
 from distilbert_kd.data.file_rows import shortened
 from distilbert_kd.errors import DataError
 from distilbert_kd.pretraining.text_files import TEXT_ENDINGS, ending_of, file_texts
+from distilbert_kd.processes import failing_together
 from distilbert_kd.storage import (
     building_prefix,
     file_record,
@@ -126,18 +127,18 @@ def tokenized_text(
     """
     files = _found(source.files)
     path = _path(source, files, tokenizer, cache_dir)
-    if PartialState().is_local_main_process and not _is_whole(path):
-        if path.is_file():
-            logger.warning("text: the file %s is damaged, or has no record; it is written anew", path)
-        logger.info("text: reading and tokenising %s, once", _described(source, files))
-        ids = islice(_rows(_texts(source, files), tokenizer, source), source.max_rows)
-        first = next(ids, None)
-        if first is None:
-            raise DataError(f"Expected text in {_described(source, files)}, got none. Is it the right file?")
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, chain([first], ids), len(tokenizer))
-    PartialState().wait_for_everyone()
+    with failing_together():
+        if PartialState().is_local_main_process and not _is_whole(path):
+            if path.is_file():
+                logger.warning("text: the file %s is damaged, or has no record; it is written anew", path)
+            logger.info("text: reading and tokenising %s, once", _described(source, files))
+            ids = islice(_rows(_texts(source, files), tokenizer, source), source.max_rows)
+            first = next(ids, None)
+            if first is None:
+                raise DataError(f"Expected text in {_described(source, files)}, got none. Is it the right file?")
+            with storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write(path, chain([first], ids), len(tokenizer))
     return _read(path, source, files)
 
 
