@@ -18,7 +18,7 @@ from distilbert_kd.compatibility import tokenizer_sha256
 from distilbert_kd.data.loading import load_task
 from distilbert_kd.data.task_data import TaskData, fingerprint
 from distilbert_kd.deep_terms import DeepTerms
-from distilbert_kd.errors import RecipeError, StoppedError, StorageError
+from distilbert_kd.errors import DistillationError, RecipeError, StoppedError, StorageError
 from distilbert_kd.hardware import describe_device
 from distilbert_kd.hub.push import check_before_training, push_results
 from distilbert_kd.hub.target import HubTarget
@@ -338,7 +338,8 @@ def _saying_what_is_kept(folder: RunFolder, trained: Mapping[str, Trained]) -> I
     except StoppedError:
         raise  # says it itself
     except BaseException as error:
-        goes_on = isinstance(error, KeyboardInterrupt | StorageError)
+        # What the recipe or its data caused comes again; a lost process, device or disk need not.
+        goes_on = isinstance(error, StorageError) or not isinstance(error, DistillationError)
         if "teacher" in trained:
             kept = f"The fine-tuned teacher is kept in {folder.teacher}."
             advice = (

@@ -472,6 +472,22 @@ class TestNothingIsLost:
         assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
         assert set(json.loads((tmp_path / "run" / "history.json").read_text("utf-8"))) == {"student"}
 
+    def test_a_peer_that_is_lost(self, recipe_file, tmp_path, monkeypatch):
+        # The advice for a bad recipe, another folder and the teacher by name, was given to who had to start again.
+        def lose(what, *args, **kwargs):
+            if what == "student":
+                raise RuntimeError("Connection closed by peer")
+            return train_model(what, *args, **kwargs)
+
+        save_tiny_base(tmp_path / "base")
+        monkeypatch.setattr(pipeline, "train_model", lose)
+        with pytest.raises(RuntimeError) as stopped:
+            pipeline.run(recipe_with(recipe_file, tmp_path / "run", *HASTY))
+        assert stopped.value.__notes__ == [
+            f"The fine-tuned teacher is kept in {tmp_path}/run/teacher.",
+            "Start the same command again to go on.",
+        ]
+
     @pytest.mark.parametrize(
         ("error", "reason"),
         [
