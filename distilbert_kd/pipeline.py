@@ -240,6 +240,7 @@ def _distil(
             seconds,
         )
         records.remove_checkpoints(_with_checkpoints(recipe))
+        records.write_recipe(recipe.to_yaml())  # some values may have been allowed to change since the last training
         records.write_scored_rows(data, logits)
         records.write_results(results)
     return results

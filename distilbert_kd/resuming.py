@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from accelerate import PartialState
@@ -18,6 +19,7 @@ from accelerate.utils import broadcast_object_list
 from distilbert_kd.allowed_changes import described, is_version, key_of, refuse_unknown, versions_now
 from distilbert_kd.checkpoints import newest_whole, read_commit
 from distilbert_kd.errors import RecipeError, StorageError
+from distilbert_kd.held_keys import holder_of, is_within
 from distilbert_kd.plain_yaml import parse_yaml
 from distilbert_kd.processes import failing_together
 from distilbert_kd.run_folder import RunFolder
@@ -28,14 +30,11 @@ __all__ = ["Continuation", "Progress", "differences", "enter_run", "flat_recipe"
 
 logger = logging.getLogger(__name__)
 
-#: Settings that a checkpoint's optimizer, schedule and Trainer state hold: another value would change nothing.
-_HELD = frozenset(
-    ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args")
-    + ("lr_scheduler_type", "lr_scheduler_kwargs", "logging_steps", "eval_steps", "save_steps")
-)
+#: What the parts of an identity are that have the name of a section of the recipe, too.
+_CONTENTS = {"data": "the rows", "text": "the text", "teacher": "the weights"}
 
-#: Where a run and the teacher's answers are kept. A full disk is left by another place.
-_PLACES = frozenset(("output_dir", "teacher.cache_dir"))
+#: Where a run, the teacher's answers and tokenised text are kept. A full disk is left by another place.
+_PLACES = frozenset(("output_dir", "teacher.cache_dir", "text.cache_dir"))
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,7 @@ def enter_run(folder: RunFolder, recipe: Mapping[str, Any], allowed: Collection[
     refuse_unknown(allowed, {**progress.identity["recipe"], **recipe})
     before = {name: value for name, value in progress.identity.items() if name == "recipe" or is_version(name)}
     now = {"recipe": recipe, **versions_now()}
-    _refuse_changed(before, now, allowed, f"the run in {folder.root}")
-    _refuse_held(before, now, folder)
-    logger.info("going on with the run in %s", folder.root)
+    progress.refuse_changed(before, now, allowed)
 
 
 def newest_checkpoint(folder: Path, identity: Mapping[str, Any], allowed: Collection[str] = ()) -> Path | None:
@@ -153,8 +150,29 @@ class Progress:
         identity = {**identity, **versions_now()}
         with failing_together():  # each process has rows, models and packages of its own
             if self.has_begun:
-                _refuse_changed(self.identity, identity, allowed, f"the run in {self.folder.root}")
+                self.refuse_changed(self.identity, identity, allowed)
         self.identity = json.loads(json.dumps(identity))
+
+    def refuse_changed(self, before: Mapping[str, Any], now: Mapping[str, Any], allowed: Collection[str]) -> None:
+        """Refuses what differs and is not allowed, and of what is allowed what a model or a checkpoint holds.
+
+        Args:
+            before: the identity of the run that was begun, or what is known of it.
+            now: the same of this start.
+            allowed: keys, and sections, that may differ.
+
+        Raises:
+            RecipeError: what differs is allowed, but held.
+            StorageError: something else differs.
+        """
+        holders = {name: holder_of(name, self.folder, self.is_done) for name in differences(before, now)}
+        held = {name: holder for name, holder in holders.items() if holder is not None}
+        _refuse_changed(before, now, allowed, f"the run in {self.folder.root}", held)
+        for name, holder in held.items():
+            raise RecipeError(
+                f"{name}: expected {_CONTENTS.get(name, 'the value')} that the run was begun with, got another, which "
+                f"would be recorded and not used: {holder}"
+            )
 
     def write(self) -> None:
         """Keeps it, as soon as something is trained."""
@@ -225,29 +243,31 @@ class Progress:
                 self.folder.progress.unlink(missing_ok=True)
 
 
-def _refuse_changed(before: Mapping[str, Any], now: Mapping[str, Any], allowed: Collection[str], whose: str) -> None:
+def _refuse_changed(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    allowed: Collection[str],
+    whose: str,
+    held: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     changed = differences(before, now)
-    refused = [name for name in changed if not _is_allowed(name, allowed)]
+    refused = [name for name in changed if not is_within(name, allowed)]
     if refused:
+        named = ", ".join(described(name, before, now) for name in refused)
+        held_too = [
+            f"Bring them back: {name} can't be changed any more, {held[name]}" for name in refused if name in held
+        ]
+        keys = list(dict.fromkeys(map(key_of, refused)))[:3]
+        may_be_allowed = (
+            "Bring them back, choose another folder with output_dir=..., or take what you know to be right with "
+            + " ".join(f"--allow-changed {key}" for key in keys)
+        )
+        way = held_too[0] if held_too else may_be_allowed
         raise StorageError(
-            f"Expected to go on with {whose}, got other values of "
-            f"{', '.join(described(name, before, now) for name in refused)} than it was begun with. Bring "
-            "them back, choose another folder with output_dir=..., or take what you know to be right with "
-            + " ".join(f"--allow-changed {key}" for key in list(dict.fromkeys(map(key_of, refused)))[:3])
+            f"Expected to go on with {whose}, got other values of {named} than it was begun with. {way}"
         )
     if changed:
         logger.warning("Going on with %s, with other values of %s.", whose, ", ".join(changed))
-
-
-def _refuse_held(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
-    sections = {"training.": ("student", "control"), "teacher.finetune.": ("teacher",)}
-    for section, models in sections.items():
-        held = [name for name in differences(before, now) if name.startswith(section) and name.split(".")[-1] in _HELD]
-        if held and any(any((folder.checkpoints / model).glob("checkpoint-*")) for model in models):
-            raise RecipeError(
-                f"{held[0]}: expected the value that the run was begun with, got another, which would change nothing: "
-                f"the checkpoint in {folder.checkpoints} holds it. Choose another folder with output_dir=..."
-            )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -256,10 +276,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     keys = [name for name in recipes[0].keys() | recipes[1].keys() if recipes[0].get(name) != recipes[1].get(name)]
     parts = [name for name in before.keys() | now.keys() if name != "recipe" and before.get(name) != now.get(name)]
     return sorted([*keys, *parts])
-
-
-def _is_allowed(name: str, allowed: Collection[str]) -> bool:
-    return any(name == key or name.startswith(f"{key}.") for key in allowed)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -177,6 +177,90 @@ def test_what_a_checkpoint_holds_cannot_be_changed(begun, key):
         enter_run(begun, changed, ["training"])
 
 
+def make_done(folder, *names):
+    """Models that the run has trained."""
+    progress = Progress(folder)
+    for name in names:
+        (folder.root / name).mkdir()
+        progress.add_model(name, folder.root / name, 1.0)
+
+
+FINETUNE = "teacher.finetune.num_train_epochs"
+
+
+@pytest.mark.parametrize(
+    ("done", "key", "holder"),
+    [
+        (["teacher"], FINETUNE, "teacher"),
+        (["teacher"], "seed", "teacher"),
+        (["teacher"], "data.max_length", "teacher"),
+        (["teacher", "student"], "distillation.temperature", "student"),
+        (["teacher", "student"], "student.num_layers", "student"),
+        (["teacher", "student"], "augmentation.fraction", "student"),
+        (["teacher", "student"], "training.num_train_epochs", "student"),
+        (["student"], "objective.temperature", "student"),
+        (["student"], "text.max_length", "student"),
+    ],
+)
+def test_what_a_model_was_made_of_cannot_be_changed_when_it_is_done(begun, done, key, holder):
+    """Prevents results that say T = 8 of a student that was trained with T = 2, as was asked with --allow-changed."""
+    changed = RECIPE | {key: 9}
+    enter_run(begun, changed, [key])  # nothing holds it yet
+    make_done(begun, *done)
+    place = begun.root / holder
+    with pytest.raises(RecipeError, match=f"^{key}: expected the value .* the {holder} in {place} is done") as error:
+        enter_run(begun, changed, [key])
+    assert "output_dir=" in str(error.value)
+    assert ("teacher.model=" in str(error.value)) == (holder == "student" and "teacher" in done)
+    with pytest.raises(StorageError, match=f"{key} can't be changed any more, the {holder} in .* is done") as error:
+        enter_run(begun, changed)
+    assert "--allow-changed" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("done", "key"),
+    [
+        (["teacher"], "training.num_train_epochs"),
+        (["teacher"], "distillation.alpha"),
+        (["teacher"], "teacher.allow_near_chance"),  # how one goes on with a teacher that was refused
+        (["teacher", "student", "control"], "training.per_device_eval_batch_size"),
+        (["teacher", "student"], "data.path"),
+    ],
+)
+def test_what_no_model_that_is_done_was_made_of_may_be_changed(begun, done, key):
+    """Prevents a run from being lost whose memory ends in the evaluation, or whose data were moved."""
+    make_done(begun, *done)
+    enter_run(begun, RECIPE | {key: 9}, [key])
+
+
+@pytest.mark.parametrize(
+    ("key", "is_held"),
+    [
+        ("distillation.temperature", True),
+        ("student.layers", True),
+        ("seed", True),
+        ("training.num_train_epochs", False),
+    ],
+)
+def test_a_checkpoint_holds_all_but_the_arguments_that_are_read_anew(begun, key, is_held):
+    """Prevents one training with two temperatures from being recorded as one with the second."""
+    (begun.checkpoints / "student" / "checkpoint-1").mkdir(parents=True)
+    if not is_held:
+        enter_run(begun, RECIPE | {key: 9}, [key])
+        return
+    with pytest.raises(RecipeError, match=f"^{key}: expected .* the checkpoint of the student in .* holds it"):
+        enter_run(begun, RECIPE | {key: 9}, [key])
+
+
+def test_rows_and_weights_are_held_too(begun):
+    """Prevents a teacher of other rows than those that environment.json names."""
+    make_done(begun, "teacher")
+    for part, named in (("data", "the rows"), ("teacher", "the weights")):
+        with pytest.raises(RecipeError, match=f"^{part}: expected {named} that the run was begun with"):
+            Progress(begun).take_identity(IDENTITY | {part: "another"}, [part])
+    Progress(begun).take_identity(IDENTITY | {"num_processes": 2}, ["num_processes"])
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [({"data": {"train": "z"}}, "data"), ({"teacher": ["z"]}, "teacher"), ({"num_processes": 2}, "num_processes")],

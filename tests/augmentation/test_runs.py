@@ -161,12 +161,12 @@ class TestRun:
 
 class TestGoingOn:
     def test_other_copies_are_refused_unless_they_are_allowed(self, recipe_file, tmp_path, monkeypatch):
-        """Prevents a control that is trained on other rows than its student, because a setting was changed between."""
+        """Prevents a student that is trained on other rows than the recipe says, because a setting was changed."""
         recipe = recipe_in(tmp_path, recipe_file)
         train = pipeline.train_model
 
         def interrupt(what, *args, **settings):
-            if what == "control":
+            if what == "student":
                 raise KeyboardInterrupt
             return train(what, *args, **settings)
 

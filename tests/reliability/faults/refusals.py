@@ -66,7 +66,7 @@ _CHANGES = [
         _CHANGED,
         "another seed",
         "4",
-        "other values of seed than.*--allow-changed seed",
+        "other values of seed than.*seed can't be changed any more, the teacher in .* is done",
         overrides=("seed=7",),
         begun=True,
         stock="different",
