@@ -43,7 +43,7 @@ from distilbert_kd.recipe_parts import (
     terms_of,
 )
 from distilbert_kd.resuming import Continuation, Progress, enter_run, flat_recipe, newest_checkpoint
-from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.run_folder import RunFolder, read_record
 from distilbert_kd.run_lock import locked
 from distilbert_kd.run_records import RunRecords, fingerprints, results_record
 from distilbert_kd.scoring import check_teacher_score, describe_models, labels_of, score_models
@@ -68,7 +68,8 @@ _STAGES = {"teacher": "teacher", "student": "distillation", "control": "control"
 def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = ()) -> dict[str, Any]:
     """Distils: data, teacher, its answers, student, control, evaluation, run folder.
 
-    A run of the same recipe that was cut off goes on: what is done is not done again, and the result is the same.
+    A run of the same recipe that was cut off goes on: what is done is not done again, and the result is the same. One
+    that is finished is left as it is.
 
     Args:
         recipe: what to do.
@@ -98,18 +99,23 @@ def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = 
             if records.is_main:
                 held.enter_context(locked(folder))
                 enter_run(folder, flat_recipe(recipe.to_yaml()), allow_changed)
-                if recipe.teacher.finetune is not None and (cache_dir := cache_dir_of(recipe)) is not None:
+                is_training = recipe.teacher.finetune is not None and not folder.is_finished()
+                if is_training and (cache_dir := cache_dir_of(recipe)) is not None:
                     check_cache_dir(cache_dir)  # before a teacher is trained
-            if target is not None:
+            if target is not None and not folder.is_finished():
                 check_before_training(recipe.model_dump(exclude_none=True), target)
-        progress = Progress(folder, records.is_main)
-        logger.info("device: %s", describe_device(arguments.student))
-        results = _distil(recipe, arguments, folder, records, progress, allow_changed, start)
-        records.write_report()
-        progress.remove()  # last, so that a run that is killed before it is gone on with
+        if folder.is_finished():
+            logger.info("this run is finished, and nothing of it is done again: its results are in %s", folder.results)
+            results = read_record(folder.results)
+        else:
+            progress = Progress(folder, records.is_main)
+            logger.info("device: %s", describe_device(arguments.student))
+            results = _distil(recipe, arguments, folder, records, progress, allow_changed, start)
+            records.write_report()
+            progress.remove()  # last, so that a run that is killed before it is gone on with
     logger.info("run folder: %s", folder.root)
     PartialState().wait_for_everyone()
-    if target is not None:
+    if target is not None:  # of a finished run, too: what is on the Hub already is not sent again
         push_results(folder.root, target, results)
     return results
 

@@ -22,7 +22,7 @@ from distilbert_kd.errors import RecipeError, StorageError
 from distilbert_kd.held_keys import holder_of, is_within
 from distilbert_kd.plain_yaml import parse_yaml
 from distilbert_kd.processes import failing_together
-from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.run_folder import RunFolder, read_record_text
 from distilbert_kd.storage import sha256_of, write_text
 
 
@@ -59,7 +59,7 @@ def flat_recipe(yaml: str) -> dict[str, Any]:
 
 
 def enter_run(folder: RunFolder, recipe: Mapping[str, Any], allowed: Collection[str] = ()) -> None:
-    """Makes the run folder, or takes one that the same recipe has begun. The main process calls this.
+    """Makes the run folder, or takes one that the same recipe has begun or finished. The main process calls this.
 
     Args:
         folder: of the run.
@@ -68,12 +68,20 @@ def enter_run(folder: RunFolder, recipe: Mapping[str, Any], allowed: Collection[
 
     Raises:
         RecipeError: a key that is allowed is none.
-        StorageError: the folder can't be made, or holds another run, or one that is done. One that was killed between
+        StorageError: the folder can't be made, or holds another run, or something else. A run that was killed between
             its results and its end still has the record of its progress, and is gone on with.
     """
     if not folder.progress.is_file():
-        refuse_unknown(allowed, recipe)
-        folder.create()
+        finished = flat_recipe(read_record_text(folder.recipe)) if folder.is_finished() else {}
+        refuse_unknown(allowed, {**finished, **recipe})
+        if not finished:
+            folder.create()
+        elif changed := differences({"recipe": finished}, {"recipe": recipe}):
+            raise StorageError(
+                f"Expected the recipe of the run in {folder.root}, which is finished, got other values of "
+                f"{', '.join(changed)}. Choose another folder with output_dir=..., or move this one away; nothing is "
+                "overwritten."
+            )
         return
     progress = Progress(folder)
     refuse_unknown(allowed, {**progress.identity["recipe"], **recipe})

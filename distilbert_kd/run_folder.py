@@ -202,6 +202,10 @@ class RunFolder:
             )
         return folder
 
+    def is_finished(self) -> bool:
+        """Whether a run is in it that is whole."""
+        return not self.progress.is_file() and not self._missing()
+
     def refuse_unfinished(self) -> None:
         """Says of a run that is not finished how to go on with it; a folder without such a run is let through.
 

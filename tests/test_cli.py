@@ -164,7 +164,7 @@ class TestFaults:
         assert "learning rate" in message
 
     def test_a_folder_in_use(self, piped, invoke, recipe_file):
-        assert "nothing is overwritten" in assert_one_message(invoke("run", recipe_file), 4)
+        assert "nothing is overwritten" in assert_one_message(invoke("run", recipe_file, "seed=7"), 4)
 
     def test_a_disk_that_fills_up(self, invoke, recipe_file, tmp_path, monkeypatch):
         def fail(self, output_dir=None, _internal_call=False):

@@ -369,12 +369,25 @@ class TestRefusedBeforeAnythingIsLoaded:
         with pytest.raises(DataError, match="review"):
             pipeline.run(recipe_with(recipe_file, tmp_path / "run", "data.text=review"))
 
-    def test_a_folder_with_something_in_it(self, finished, no_model):
+    def test_a_finished_run_of_another_recipe(self, finished, no_model, recipe_file):
         # Two runs in one folder would mix their files.
         recipe = finished[0]
         before = {path: path.stat().st_mtime_ns for path in Path(recipe.output_dir).rglob("*")}
-        with pytest.raises(StorageError, match="nothing is overwritten"):
-            pipeline.run(recipe)
+        message = "run in .*, which is finished, got other values of distillation.alpha, seed.*nothing is overwritten"
+        other = recipe_with(recipe_file, Path(recipe.output_dir), "seed=7", "distillation.alpha=0.1")
+        for allowed in ([], ["seed", "distillation"]):
+            with pytest.raises(StorageError, match=message):
+                pipeline.run(other, allow_changed=allowed)
+        assert {path: path.stat().st_mtime_ns for path in Path(recipe.output_dir).rglob("*")} == before
+
+    def test_a_finished_run_is_left_as_it_is(self, finished, no_model, caplog):
+        # Under a supervisor that starts a run until it ends with 0, a success must look like one.
+        recipe, results = finished
+        before = {path: path.stat().st_mtime_ns for path in Path(recipe.output_dir).rglob("*")}
+        with caplog.at_level("INFO", "distilbert_kd"):
+            assert pipeline.run(recipe) == json.loads(json.dumps(results))
+        assert f"is finished, and nothing of it is done again: its results are in {recipe.output_dir}" in caplog.text
+        assert "device:" not in caplog.text
         assert {path: path.stat().st_mtime_ns for path in Path(recipe.output_dir).rglob("*")} == before
 
     @pytest.mark.parametrize(

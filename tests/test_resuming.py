@@ -55,7 +55,12 @@ def test_a_folder_is_entered_by_the_same_recipe_alone(begun):
     with pytest.raises(StorageError, match="other values of data.labels, seed than") as error:
         enter_run(begun, RECIPE | {"seed": 2, "data.labels": ["b", "a"]})
     assert "--allow-changed data.labels --allow-changed seed" in str(error.value)
-    begun.results.touch()
+
+
+def test_a_finished_folder_that_lacks_a_model_is_not_taken_for_a_run(begun):
+    """Prevents a run whose student was removed from ending with 0, as if it were whole."""
+    for path in (begun.recipe, begun.environment, begun.results):
+        path.touch()
     begun.progress.unlink()  # as a run does at its end
     with pytest.raises(StorageError, match="nothing is overwritten"):
         enter_run(begun, RECIPE)

@@ -25,7 +25,7 @@ from distilbert_kd.processes import failing_together
 from distilbert_kd.progress import ProgressLines
 from distilbert_kd.recipe_parts import as_terms, check_layers, layers_of
 from distilbert_kd.resuming import Continuation, Progress, enter_run, flat_recipe, newest_checkpoint
-from distilbert_kd.run_folder import RunFolder
+from distilbert_kd.run_folder import RunFolder, read_record
 from distilbert_kd.run_lock import locked
 from distilbert_kd.run_records import RunRecords
 from distilbert_kd.sharding import is_sharded, take_up
@@ -62,6 +62,8 @@ _DEFAULTS: dict[str, Any] = {
 def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: Sequence[str] = ()) -> dict[str, Any]:
     """Distils language: text, teacher, student, run folder. A run of the same recipe that was cut off goes on.
 
+    One that is finished is left as it is.
+
     Args:
         recipe: what to do.
         show_bars: whether progress bars are drawn; without them progress is logged in lines.
@@ -93,6 +95,9 @@ def pretrain(recipe: PretrainingRecipe, show_bars: bool = False, allow_changed: 
             if records.is_main:
                 held.enter_context(locked(folder))
                 enter_run(folder, flat_recipe(yaml), allow_changed)
+        if folder.is_finished():
+            logger.info("this run is finished, and nothing of it is done again: its results are in %s", folder.results)
+            return read_record(folder.results)
         progress = Progress(folder, records.is_main)
         logger.info("device: %s", describe_device(arguments))
         text = tokenized_text(source_of(recipe), tokenizer, Path(recipe.text.cache_dir or DEFAULT_CACHE_DIR))

@@ -89,6 +89,9 @@ def test_failed_push_takes_nothing_away(recipe_file, hub_calls, monkeypatch, fau
         result.stderr
     )
     assert json.loads((Path(run) / "results.json").read_text())["name"] == "tiny"
+    result = CliRunner().invoke(cli.app, ["run", str(recipe_file)])
+    assert hub_calls == ["check", "push", "push"]  # started again, only the push is made up for
+    assert result.exit_code == exit_code
 
 
 @pytest.mark.slow

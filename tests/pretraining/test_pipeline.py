@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from distilbert_kd.errors import DataError, RecipeError, TeacherError
+from distilbert_kd.errors import DataError, RecipeError, StorageError, TeacherError
 from distilbert_kd.pretraining import pipeline
 from distilbert_kd.pretraining.pipeline import pretrain
 from distilbert_kd.pretraining.recipe import load_pretraining_recipe
@@ -87,6 +87,16 @@ def test_a_masked_language_model_becomes_a_smaller_one(teachers, tmp_path):
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"recipe.yaml", "environment.json", "history.json", "results.json", "student"}
     assert json.loads((tmp_path / "run" / "results.json").read_text("utf-8")) == results
+
+
+def test_a_finished_run_is_left_as_it_is(teachers, tmp_path, monkeypatch):
+    """Prevents a supervisor from taking a success for a failure, and another recipe from passing as the same."""
+    path = write_recipe(tmp_path, teachers / "mlm")
+    results = pretrain(load_pretraining_recipe(path))
+    monkeypatch.setattr(pipeline, "tokenized_text", lambda *arguments: pytest.fail("text was read"))
+    assert pretrain(load_pretraining_recipe(path)) == results
+    with pytest.raises(StorageError, match=r"is finished, got other values of objective\.temperature"):
+        pretrain(load_pretraining_recipe(path, ["objective.temperature=4"]))
 
 
 def test_an_encoder_without_a_head_is_distilled_all_the_same(teachers, tmp_path):
