@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 
-__all__ = ["architecture_of", "arms_of", "latency_of", "milliseconds", "rows_of", "splits_of", "warnings_of"]
+__all__ = [
+    "architecture_of",
+    "arms_of",
+    "difference_of",
+    "latency_of",
+    "milliseconds",
+    "rows_of",
+    "splits_of",
+    "warnings_of",
+]
 
 
 def arms_of(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -28,6 +37,21 @@ def rows_of(results: Mapping[str, Any], split: str) -> str:
     num_rows = results["models"]["teacher"]["splits"][split]["num_rows"]
     drawn_from = (results["data"].get("drawn_from") or {}).get(split)
     return f"{num_rows:,} rows" if drawn_from is None else f"{num_rows:,} of {drawn_from:,} rows"
+
+
+def difference_of(
+    results: Mapping[str, Any], split: str, other: str, interval: tuple[float, float] | None = None
+) -> str:
+    """The student's score minus another model's in words, and what its 95 % interval says, if there is one."""
+    ours, theirs = (results["models"][arm]["splits"][split]["score"] for arm in ("student", other))
+    said = f"Student minus {other} on {split}: {100 * (ours - theirs):+.1f} points"
+    if interval is None:
+        return said
+    low, high = interval
+    verdict = f"the student is {'better' if low > 0 else 'worse'} beyond the chance of these rows"
+    if low <= 0 <= high:
+        verdict = "zero is inside, so these rows can't tell the two apart"
+    return f"{said} (95 % interval {100 * low:+.1f} to {100 * high:+.1f}): {verdict}"
 
 
 def warnings_of(results: Mapping[str, Any]) -> list[str]:

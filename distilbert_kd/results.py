@@ -33,13 +33,22 @@ from typing import Any
 
 from distilbert_kd.markdown import table as draw_markdown
 from distilbert_kd.metrics import is_regression_metric
-from distilbert_kd.result_facts import architecture_of, arms_of, latency_of, rows_of, splits_of, warnings_of
+from distilbert_kd.result_facts import (
+    architecture_of,
+    arms_of,
+    difference_of,
+    latency_of,
+    rows_of,
+    splits_of,
+    warnings_of,
+)
 
 
 __all__ = [
     "SCHEMA_VERSION",
     "Table",
     "closing_lines",
+    "glossary",
     "markdown_line",
     "markdown_table",
     "model_table",
@@ -86,13 +95,23 @@ def _filled(lines: Sequence[str]) -> list[str]:
     return [textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in lines]
 
 
-def render_markdown(results: Mapping[str, Any]) -> str:
-    """The results as Markdown, with the same tables and lines as `render_table`."""
+def render_markdown(results: Mapping[str, Any], gains: Sequence[str] | None = None) -> str:
+    """The results as Markdown, with the same tables and lines as `render_table`, and what their words mean.
+
+    Args:
+        results: of a run.
+        gains: lines on student and control, see `closing_lines`.
+
+    Returns:
+        The page.
+    """
     parts = [f"# {markdown_line(_heading(results))}"]
     parts += [f"> **Warning:** {markdown_line(line)}" for line in warnings_of(results)]
-    for table in _tables(results):
+    models, *splits = _tables(results)
+    parts += [f"## {models.title}", markdown_table(models), " ".join(f"{line}." for line in glossary(results))]
+    for table in splits:
         parts += [f"## {markdown_line(table.title)}", markdown_table(table)]
-    parts.append("\n".join(f"- {markdown_line(line)}" for line in closing_lines(results)))
+    parts.append("\n".join(f"- {markdown_line(line)}" for line in closing_lines(results, gains)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -192,11 +211,38 @@ def _retention(value: float, teacher_value: float) -> str:
     return f"{100 * value / teacher_value:.1f}" if teacher_value > 0 else "-"
 
 
-def closing_lines(results: Mapping[str, Any]) -> list[str]:
-    """What stands under the tables: what the teacher bought, and where everything came from."""
+def glossary(results: Mapping[str, Any]) -> list[str]:
+    """What the words of the tables mean, one line for each word, without the stop."""
+    lines = [
+        "Teacher: the large model that was learnt from",
+        "Student: the small one, which learnt from the labels and from the teacher's answers",
+    ]
+    if results["models"].get("control"):
+        lines.append("Control: the same student, trained on the labels alone; what it reaches needs no teacher")
+    lines.append("Retention: share of the teacher's score")
+    if is_regression_metric(results["metric"]):
+        return [*lines, "MSE and r to teacher: mean squared difference and correlation of the two answers"]
+    return [
+        *lines,
+        "Agreement: share of the rows that get the teacher's class",
+        "KL: how far the probabilities are from the teacher's, in nats (natural logarithm); 0 is the same",
+        "Calibration error: how far, on average, a model's confidence is from its share of right answers",
+    ]
+
+
+def closing_lines(results: Mapping[str, Any], gains: Sequence[str] | None = None) -> list[str]:
+    """What stands under the tables: student and control, and where everything came from.
+
+    Args:
+        results: of a run.
+        gains: lines on student and control with their intervals; None: these are not known here.
+
+    Returns:
+        The lines.
+    """
     distillation, layers = results["distillation"], results["student"]["layers"]
     lines = [
-        *_bought(results),
+        *(_gains(results) if gains is None else gains),
         f"Teacher: {results['models']['teacher']['name']}.",
         *filter(None, [architecture_of(results)]),
         f"Layers: student {', '.join(map(str, range(len(layers))))} from "
@@ -248,15 +294,12 @@ def _augmented(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _bought(results: Mapping[str, Any]) -> Sequence[str]:
-    models = results["models"]
-    if not models.get("control"):
+def _gains(results: Mapping[str, Any]) -> Sequence[str]:
+    if not results["models"].get("control"):
         return [_NO_CONTROL]
     return [
-        f"What the teacher bought over the control on {split}: "
-        f"{100 * (values['score'] - models['control']['splits'][split]['score']):+.1f} points."
+        f"{difference_of(results, split, 'control')}; report.md says whether these rows tell them apart."
         for split in splits_of(results)
-        for values in [models["student"]["splits"][split]]
     ]
 
 

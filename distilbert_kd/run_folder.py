@@ -13,7 +13,7 @@ __all__ = ["PLOTS", "RunFolder", "read_record", "read_record_text"]
 
 PLOTS: dict[str, str] = {
     "scores": "Scores with 95 % intervals over the rows",
-    "speed": "Speed against score; lines are the quartiles of the time",
+    "speed": "Speed against score",
     "layers": "Which layer each student layer started as",
     "loss_terms": "The student's loss, term by term",
     "score_over_steps": "Score during training, on the split that is watched",

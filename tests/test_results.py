@@ -65,10 +65,10 @@ def test_rows_hold_the_right_numbers(results: dict[str, Any]) -> None:
 
 
 def test_lines_under_the_table(results: dict[str, Any]) -> None:
-    """What the teacher bought is the number that the control was trained for: points of the score, with a sign."""
+    """Student minus control is the number that the control was trained for: points of the score, with a sign."""
     text = render_table(results)
     for line in (
-        "What the teacher bought over the control on validation: +2.5 points.",
+        "Student minus control on validation: +2.5 points; report.md says whether these rows tell them apart.",
         "Layers: student 0, 1, 2 from teacher 0, 2, 4.",
         "Distillation: T = 5 to 1 (linear), alpha = 0.5.",
         "Seed: 42 (one run; the spread between seeds is not measured).",
@@ -78,7 +78,7 @@ def test_lines_under_the_table(results: dict[str, Any]) -> None:
     ):
         assert line in text.splitlines()
     results["models"]["student"]["splits"]["validation"]["score"] = 0.80
-    assert "on validation: -2.5 points." in render_table(results)
+    assert "on validation: -2.5 points; " in render_table(results)
 
 
 def test_missing_control_is_said(results: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ def test_each_split_has_its_table(results: dict[str, Any]) -> None:
     text = render_table(results)
     assert "validation, 1,408 rows" in text and "test, 77 rows" in text
     assert [row[0] for row in _cells(text, "student")] == ["3", "50.0", "85.0"]  # the headline is that of test
-    assert "on test: -32.5 points." in text
+    assert "on test: -32.5 points; " in text
 
 
 def test_regression_shows_no_class_numbers(results: dict[str, Any]) -> None:
@@ -157,7 +157,8 @@ def test_markdown_has_the_same_cells_as_the_terminal(results: dict[str, Any]) ->
     tables = [block for block in markdown.split("\n\n") if block.startswith("|")]
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
-    assert "- What the teacher bought over the control on validation: +2.5 points." in markdown
+    assert "- Student minus control on validation: +2.5 points; report.md says " in markdown
+    assert "Control: the same student, trained on the labels alone" in markdown.split("## validation")[0]
 
 
 def test_markdown_shows_names_and_reads_none_of_them(results: dict[str, Any]) -> None:

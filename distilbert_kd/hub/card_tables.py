@@ -7,12 +7,12 @@ from distilbert_kd.hub.facts import RunFacts
 from distilbert_kd.hub.metadata import metric_name
 from distilbert_kd.markdown import escaped, table
 from distilbert_kd.metrics import is_regression_metric
-from distilbert_kd.result_facts import architecture_of, latency_of, milliseconds, rows_of, splits_of
+from distilbert_kd.result_facts import architecture_of, difference_of, latency_of, milliseconds, rows_of, splits_of
 
 
 __all__ = ["class_table", "comparison", "evaluation_lines", "one_sentence"]
 
-_ARMS = {"student": "**student**", "teacher": "teacher", "control": "the same student, labels alone"}
+_ARMS = {"student": "**student**", "teacher": "teacher", "control": "control: the same student, labels alone"}
 _MOST_CLASSES = 30
 
 
@@ -38,9 +38,12 @@ def one_sentence(facts: RunFacts, teacher: str) -> str:
     times = [milliseconds(ms) for model in (student, big) if (ms := (model.get("latency_ms") or {}).get("1"))]
     speed = f" One text takes {times[0]} ms in place of {times[1]} (medians)." if len(times) > 1 else ""
     more = "".join(f" {line}" for line in filter(None, [architecture_of(facts.results)]))
+    gain = _gain(facts, split)
+    gain += " The control is the same student, trained on the labels alone." if gain else ""
     return (
         f"A {kind} of {student['num_layers']} layers for {subject}, distilled with the knowledge of a teacher of "
         f"{big['num_layers']} layers: {teacher}.{kept}{f', with {size}.' if kept else f' It has {size}.'}{speed}{more}"
+        f"{gain}"
     )
 
 
@@ -54,7 +57,7 @@ def comparison(facts: RunFacts) -> list[str]:
         Paragraphs.
     """
     models = {arm: facts.results["models"][arm] for arm in _ARMS if facts.results["models"].get(arm)}
-    parts = [_score_table(facts, models), f"Score: {facts.results['score_name']}, times 100.{_bought(facts, models)}"]
+    parts = [_score_table(facts, models), f"Score: {facts.results['score_name']}, times 100.{_gains(facts)}"]
     batches = list(models["student"].get("latency_ms") or {})
     headers = ["", "layers", "parameters (M)", "weights (MB)", *(f"ms per text, batch {batch}" for batch in batches)]
     rows = [
@@ -94,18 +97,20 @@ def _score_table(facts: RunFacts, models: Mapping[str, Mapping[str, Any]]) -> st
     return table(headers, rows)
 
 
-def _bought(facts: RunFacts, models: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the teacher was worth, in words, with the interval that the report has."""
-    if "control" not in models:
+def _gains(facts: RunFacts) -> str:
+    """What was gained over training on the labels alone, on the splits that the first sentence doesn't speak of."""
+    return "".join(_gain(facts, split) for split in splits_of(facts.results)[1:])
+
+
+def _gain(facts: RunFacts, split: str) -> str:
+    """Student minus control, with the interval that the report has."""
+    if not facts.results["models"].get("control"):
         return ""
-    points = []
-    for split in splits_of(facts.results):
-        scored = models["student"]["splits"][split]
-        gain = _reported(facts, split).get("gain")
-        interval = f" (95 % interval over rows: {100 * gain['low']:.1f} to {100 * gain['high']:.1f})" if gain else ""
-        more = scored["score"] - models["control"]["splits"][split]["score"]
-        points.append(f"{100 * more:+.1f} on {escaped(split)}{interval}")
-    return f" What the teacher bought over training on the labels alone, in points: {', '.join(points)}."
+    gain = _reported(facts, split).get("gain")
+    interval = (gain["low"], gain["high"]) if gain else None
+    unsure = "" if gain else "; how far the choice of rows moves that was not worked out"
+    said = difference_of(facts.results, split, "control", interval)
+    return f" {escaped(f'{said}{unsure}')}."
 
 
 def evaluation_lines(facts: RunFacts, data: str) -> list[str]:

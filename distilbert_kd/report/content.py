@@ -13,12 +13,12 @@ from distilbert_kd.report.findings import ClassResult, Uncertainty, uncertainty
 from distilbert_kd.report.plots import temperatures_of
 from distilbert_kd.report.resampling import LEVEL, NUM_RESAMPLES, SEED, Interval, McNemar
 from distilbert_kd.report.run_reading import FinishedRun
-from distilbert_kd.result_facts import arms_of, rows_of, splits_of, warnings_of
+from distilbert_kd.result_facts import arms_of, difference_of, rows_of, splits_of, warnings_of
 from distilbert_kd.results import Table, unit_of
 from distilbert_kd.scored_rows import ScoredRows
 
 
-__all__ = ["Content", "content_of", "label_of", "numbers_of", "said"]
+__all__ = ["Content", "content_of", "gains_of", "label_of", "numbers_of", "said"]
 
 _NUM_DIFFERENT = 12
 _MAX_TEXT = 600  # characters of a text that is shown
@@ -74,7 +74,7 @@ def content_of(run: FinishedRun) -> Content:
         warnings=warnings_of(results),
         intervals=intervals,
         key_figures=_key_figures(results),
-        tables=[_split_table(results, split, intervals.get(split)) for split in splits_of(results)],
+        tables=[_split_table(run, split, intervals.get(split)) for split in splits_of(results)],
         verdicts=[line for split, each in intervals.items() for line in _verdict(results, split, each)],
         by_class=by_class,
         classes=None if not by_class else _class_table(*next(iter(by_class.items()))),
@@ -129,7 +129,8 @@ def _key_figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     return figures
 
 
-def _split_table(results: Mapping[str, Any], split: str, intervals: Uncertainty | None) -> Table:
+def _split_table(run: FinishedRun, split: str, intervals: Uncertainty | None) -> Table:
+    results = run.results
     arms = arms_of(results)
     teacher = arms["teacher"]["splits"][split]
     is_regression = is_regression_metric(results["metric"])
@@ -156,7 +157,8 @@ def _split_table(results: Mapping[str, Any], split: str, intervals: Uncertainty 
         if not is_regression:
             row.append(_number(values.get("calibration_error"), 100, 1))
         rows.append(tuple(row))
-    return Table(f"{split}, {rows_of(results, split)}", tuple(headers), tuple(rows))
+    also = " (it also chose the teacher's epoch)" if split == run.epoch_split else ""
+    return Table(f"{split}, {rows_of(results, split)}{also}", tuple(headers), tuple(rows))
 
 
 def _number(value: float | None, factor: float, decimals: int) -> str:
@@ -168,26 +170,21 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _verdict(results: Mapping[str, Any], split: str, intervals: Uncertainty) -> list[str]:
-    scores = {arm: model["splits"][split]["score"] for arm, model in arms_of(results).items()}
-    lines = []
-    for other, interval, test in (
-        ("control", intervals.gain, intervals.gain_test),
-        ("teacher", intervals.loss, intervals.loss_test),
-    ):
-        if interval is None:
-            continue
-        difference = 100 * (scores["student"] - scores[other])
-        low, high = 100 * interval.low, 100 * interval.high
-        verdict = (
-            "zero is inside, so these rows can't tell the two apart"
-            if interval.has_zero
-            else f"the student is {'better' if interval.low > 0 else 'worse'} beyond the chance of these rows"
+    return [
+        f"{difference_of(results, split, other, (interval.low, interval.high))}.{_test(test, other)}"
+        for other, interval, test in (
+            ("control", intervals.gain, intervals.gain_test),
+            ("teacher", intervals.loss, intervals.loss_test),
         )
-        lines.append(
-            f"{split}: student minus {other} is {difference:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}): "
-            f"{verdict}.{_test(test, other)}"
-        )
-    return lines
+        if interval is not None
+    ]
+
+
+def gains_of(results: Mapping[str, Any], intervals: Mapping[str, Uncertainty]) -> list[str] | None:
+    """Student minus control with its interval, a line for each split; None if there are none."""
+    gains = {split: each.gain for split, each in intervals.items() if each.gain is not None}
+    lines = [f"{difference_of(results, split, 'control', (each.low, each.high))}." for split, each in gains.items()]
+    return lines or None
 
 
 def _test(test: McNemar | None, other: str) -> str:

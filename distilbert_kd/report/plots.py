@@ -111,6 +111,10 @@ def _box(axes: "Axes", x: float, y: float, text: str, colour: str, palette: Pale
 def _speed(results: Mapping[str, Any]) -> Draw:
     split = splits_of(results)[0]
     batch_size = next(iter(results["models"]["teacher"]["latency_ms"]))
+    has_quartiles = any(
+        (model.get("latency_quartiles_ms") or {}).get(batch_size) for model in arms_of(results).values()
+    )
+    lines = "; lines: quartiles" if has_quartiles else ""
 
     def picture(axes: "Axes", palette: Palette) -> None:
         for arm, model in arms_of(results).items():
@@ -125,7 +129,8 @@ def _speed(results: Mapping[str, Any]) -> Draw:
         axes.set_xlim(left=0)
         axes.legend()
         axes.set(
-            xlabel=f"milliseconds per example, batch {batch_size}", ylabel=f"{_score_name(results)} x 100, {split}"
+            xlabel=f"milliseconds per example, batch {batch_size}{lines}",
+            ylabel=f"{_score_name(results)} x 100, {split}",
         )
         axes.grid(alpha=0.6)
 
@@ -257,13 +262,16 @@ def _calibration(scored: ScoredRows) -> Draw:
 def _entropy(scored: ScoredRows, temperatures: Sequence[float]) -> Draw:
     grid = np.geomspace(0.25, max(10.0, *temperatures), 40)
     by_row = np.stack([findings.entropies(scored.logits["teacher"], each) for each in grid])  # [T, B]
-    limit = math.log(scored.logits["teacher"].shape[1])
+    num_classes = scored.logits["teacher"].shape[1]
+    limit = math.log(num_classes)
 
     def picture(axes: "Axes", palette: Palette) -> None:
         low, high = np.quantile(by_row, [0.1, 0.9], axis=1)
         axes.fill_between(grid, low, high, color=palette.teacher, alpha=0.25, linewidth=0, label="80 % of the rows")
         axes.plot(grid, by_row.mean(axis=1), color=palette.teacher, label="mean")
-        axes.axhline(limit, color=palette.ink, linewidth=1, linestyle=":")
+        axes.axhline(
+            limit, color=palette.ink, linewidth=1, linestyle=":", label=f"ln {num_classes}: all classes equal"
+        )
         for temperature in temperatures[:-1]:
             axes.axvline(temperature, color=palette.student, linewidth=1)
             axes.text(temperature, limit * 1.07, f"T = {temperature:g}", ha="center", va="bottom", fontsize=8)
@@ -271,7 +279,7 @@ def _entropy(scored: ScoredRows, temperatures: Sequence[float]) -> Draw:
         ticks = [each for each in (0.25, 0.5, 1, 2, 4, 8, 16, 32) if each <= grid[-1]]
         axes.set_xticks(ticks, [f"{each:g}" for each in ticks])
         axes.set_xticks([], minor=True)
-        axes.legend(loc="center right")
+        axes.legend(loc="lower right")
         axes.set(xlabel="temperature", ylabel="teacher's entropy (nats)", ylim=(0, limit * 1.06))
         axes.grid(alpha=0.6)
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from distilbert_kd.errors import StorageError
@@ -44,6 +45,16 @@ class FinishedRun:
         """
         found = read_scored_rows(self.folder.scored)
         return {split: found[split] for split in splits_of(self.results) if split in found}
+
+    @property
+    def epoch_split(self) -> str | None:
+        """The split whose scores chose among the teacher's epochs, so that the teacher's own there flatters it."""
+        epochs = [line for line in self.history.get("teacher", ()) if "eval_score" in line]
+        read = yaml.safe_load(self.recipe) if self.recipe else None
+        settings = ((read or {}).get("teacher") or {}).get("finetune") or {}
+        if len(epochs) < 2 or settings.get("load_best_model_at_end") is False:
+            return None
+        return next(iter(self.results["models"]["teacher"]["splits"]))
 
 
 def read_run(path: Path) -> FinishedRun:

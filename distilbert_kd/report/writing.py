@@ -2,17 +2,18 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distilbert_kd.report.content import Content, content_of, numbers_of
+from distilbert_kd.report.content import Content, content_of, gains_of, numbers_of
 from distilbert_kd.report.pages import render_page
 from distilbert_kd.report.pictures import Picture, has_matplotlib
 from distilbert_kd.report.plots import draw_all
 from distilbert_kd.report.run_reading import FinishedRun, read_run
 from distilbert_kd.result_facts import architecture_of
-from distilbert_kd.results import closing_lines, markdown_line, markdown_table, model_table, render_markdown
+from distilbert_kd.results import closing_lines, glossary, markdown_line, markdown_table, model_table, render_markdown
 from distilbert_kd.run_folder import PLOTS, RunFolder
 from distilbert_kd.storage import storage_errors, write_text
 
@@ -77,6 +78,7 @@ def _missing(run: FinishedRun, content: Content) -> list[str]:
 
 
 def _page(run: FinishedRun, content: Content, pictures: Mapping[str, Picture], missing: list[str]) -> str:
+    num_classes = len(next(iter(content.by_class.values()), []))
     return render_page(
         "report.html.j2",
         title=f"{run.results['name']}: distillation report",
@@ -86,7 +88,10 @@ def _page(run: FinishedRun, content: Content, pictures: Mapping[str, Picture], m
         missing=missing,
         models_table=model_table(run.results),
         architecture=architecture_of(run.results),
-        closing_lines=closing_lines(run.results),
+        glossary=[line.partition(": ")[::2] for line in glossary(run.results)],
+        closing_lines=closing_lines(run.results, gains_of(run.results, content.intervals)),
+        num_classes=num_classes,
+        limit=math.log(num_classes) if num_classes else None,
         recipe=run.recipe,
         facts=_facts(run.environment),
     )
@@ -110,7 +115,7 @@ def _facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _markdown(run: FinishedRun, content: Content, pictures: Mapping[str, Picture], missing: list[str]) -> str:
-    parts = [render_markdown(run.results).rstrip()]
+    parts = [render_markdown(run.results, gains_of(run.results, content.intervals)).rstrip()]
     if content.verdicts:
         parts.append("## How sure")
         for table in content.tables:

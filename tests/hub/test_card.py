@@ -122,8 +122,8 @@ class TestText:
         text = make_card(local, "ada/tiny").text
         assert "| **student** | 85.5 | 95.0 | 93.0 |" in text
         assert "| teacher | 90.0 |  |  |" in text
-        assert "| the same student, labels alone | 83.0 | 92.2 | 88.0 |" in text
-        assert "in points: +2.5 on validation." in text
+        assert "| control: the same student, labels alone | 83.0 | 92.2 | 88.0 |" in text
+        assert "Student minus control on validation: +2.5 points; " in text
         assert "| **student** | 2 | 2.0 | 8.0 | 4.00 | 8.00 |" in text
 
     def test_formula_has_the_numbers_of_the_run(self, local):
@@ -206,7 +206,8 @@ class TestText:
         (folder / "report.json").write_text(json.dumps(report))
         text = make_card(RunFacts.read(RunFolder(folder))).text
         assert "95 % interval of the score, over rows: 0.810 to 0.890" in text
-        assert "+2.5 on validation (95 % interval over rows: -1.0 to 6.0)" in text
+        assert "+2.5 points (95 % interval -1.0 to +6.0): zero is inside" in text.split("## Use")[0]
+        assert "+2.5 points; how far the choice of rows moves that was not worked out" in plain
         assert "| a\\|b | 120 | 90.0 | 80.0 | 10.0 |" in text
 
     def test_what_makes_the_scores_worthless_comes_first(self, tmp_path):

@@ -149,7 +149,7 @@ def test_regression(tmp_path):
     parsed = _Page(write_report(run).read_text("utf-8"))
     assert {"result", "rows", "figure-student_against_teacher"} <= set(parsed.ids)
     assert not {"calibration", "soft-targets"} & set(parsed.ids)
-    assert "student minus control" in parsed.text and "McNemar" not in parsed.text
+    assert "Student minus control" in parsed.text and "McNemar" not in parsed.text
 
 
 def test_many_classes_without_control(tmp_path):
@@ -207,7 +207,28 @@ def test_the_headline_is_of_the_test_rows(tmp_path, no_figures):
     text = _Page(write_report(run).read_text("utf-8")).text
     assert "50.0accuracy x 100, test" in text and "By class, test" in text
     assert text.index("test, 60 rows") < text.index("validation, 60 rows")
+    assert "chose the teacher's epoch" not in text
+    history = json.loads((run / "history.json").read_text("utf-8"))
+    history["teacher"] += history["teacher"][-1:]
+    (run / "history.json").write_text(json.dumps(history), "utf-8")
+    text = _Page(write_report(run).read_text("utf-8")).text
+    assert text.count("chose the teacher's epoch") == 1 and "validation, 60 rows (it also chose" in text
     assert list(json.loads(RunFolder(run).report_numbers.read_text("utf-8"))["splits"]) == ["test", "validation"]
+
+
+def test_the_gain_stands_nowhere_without_its_interval(run, page):
+    """A gain without an interval is read as a fact, where these rows can't tell student and control apart."""
+    text = RunFolder(run).report_text.read_text("utf-8")
+    for said in (_Page(page).text, text):
+        lines = re.findall(r"Student minus control on validation: [+-][\d.]+ points(.{20})", said)
+        assert len(lines) == 2 and all(line.startswith(" (95 % interval ") for line in lines)
+
+
+def test_what_a_word_means_stands_where_it_is_first_read(page):
+    """A control is this project's own word: who doesn't know it can't read the table."""
+    text = _Page(page).text
+    assert text.index("validation, 60 rows") < text.index("trained on the labels alone") < text.index("really differ")
+    assert "just one other" in text and "ln C = 0.69 nats" in text
 
 
 def test_times_stand_in_the_report_with_their_spread(tmp_path, no_figures):
