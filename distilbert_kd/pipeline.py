@@ -64,6 +64,11 @@ logger = logging.getLogger(__name__)
 #: What the time of a training is called in the results.
 _STAGES = {"teacher": "teacher", "student": "distillation", "control": "control"}
 
+_GONE_ON_WITH = (
+    "The run was cut off and gone on with: the time of each training is that of the start that finished it, the total "
+    "that of the last start."
+)
+
 
 def run(recipe: Recipe, show_bars: bool = False, allow_changed: Sequence[str] = ()) -> dict[str, Any]:
     """Distils: data, teacher, its answers, student, control, evaluation, run folder.
@@ -164,7 +169,6 @@ def _distil(
 
         def train(what: str, reader: Reader, settings: TrainingArguments, **distillation: Any) -> None:
             if progress.is_done(what):
-                progress.check_model(what, allow_changed)
                 take_up(reader.model, str(folder.root / what))
                 reader.model.eval()
                 trained[what] = Trained(progress.history_of(what), progress.models[what]["seconds"])
@@ -230,7 +234,7 @@ def _distil(
         seconds["total"] = time.perf_counter() - start
         notes = students["student"].rows.notes(recipe.data.max_length)
         if progress.has_begun:
-            notes.append("The run was cut off and gone on with; a time is that of the last start.")
+            notes.append(_GONE_ON_WITH)
         results = results_record(
             recipe.name,
             recipe.seed,

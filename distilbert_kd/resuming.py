@@ -146,19 +146,26 @@ class Progress:
         self.has_begun = bool(self.identity)
 
     def take_identity(self, identity: Mapping[str, Any], allowed: Collection[str]) -> None:
-        """Says what the run depends on, which must be what it depended on when it was begun.
+        """Says what the run depends on, which must be what it depended on when it was begun; and then that it goes on.
 
         Args:
             identity: recipe, data, teacher and number of processes, ready for JSON; the versions are added here.
             allowed: keys, and sections, that may differ.
 
         Raises:
-            StorageError: something else differs.
+            RecipeError: what differs is allowed, but a model or a checkpoint holds it.
+            StorageError: something else differs, or a model that is done is not what was written.
         """
         identity = {**identity, **versions_now()}
         with failing_together():  # each process has rows, models and packages of its own
             if self.has_begun:
                 self.refuse_changed(self.identity, identity, allowed)
+                for name in filter(self.is_done, self.models):
+                    self.check_model(name, allowed)
+        if self.has_begun:
+            logger.info("going on with the run in %s, which was cut off", self.folder.root)
+        if self.has_begun and (changed := differences(self.identity, identity)):
+            logger.warning("It goes on with other values of %s.", ", ".join(changed))
         self.identity = json.loads(json.dumps(identity))
 
     def refuse_changed(self, before: Mapping[str, Any], now: Mapping[str, Any], allowed: Collection[str]) -> None:
@@ -270,12 +277,22 @@ def _refuse_changed(
             "Bring them back, choose another folder with output_dir=..., or take what you know to be right with "
             + " ".join(f"--allow-changed {key}" for key in keys)
         )
-        way = held_too[0] if held_too else may_be_allowed
+        way = held_too[0] if held_too else may_be_allowed + _what_teacher_is(refused, before, now)
         raise StorageError(
             f"Expected to go on with {whose}, got other values of {named} than it was begun with. {way}"
         )
-    if changed:
-        logger.warning("Going on with %s, with other values of %s.", whose, ", ".join(changed))
+
+
+def _what_teacher_is(refused: Collection[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """A section of the recipe has the name of a part of the identity: which one differs, and why it may."""
+    if "teacher" not in refused:
+        return ""
+    is_by_seed = "seed" in differences(before, now)
+    return (
+        ". Here teacher is the weights that teacher and student start from, not the section of the recipe"
+        + ("; the other seed draws those of a new head" if is_by_seed else "")
+        + ". --allow-changed teacher allows both"
+    )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -116,7 +116,6 @@ def _take(path: Path, mine: dict[str, Any]) -> dict[str, Any]:
         theirs = _read(file)
         if theirs and not _is_stale(theirs, mine):
             return theirs
-        was_there = os.fstat(file.fileno()).st_size > 0
         try:
             _write(file, mine)
         except BaseException:
@@ -126,10 +125,6 @@ def _take(path: Path, mine: dict[str, Any]) -> dict[str, Any]:
         time.sleep(_MOMENT)
         if _holder(path) != mine:  # the last one that wrote has it
             return _take(path, mine)
-    if was_there:
-        logger.warning(
-            "The run of process %s in %s was cut off; this one takes over.", theirs.get("pid", "?"), path.parent
-        )
     return {}
 
 

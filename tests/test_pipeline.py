@@ -593,6 +593,9 @@ def test_a_run_that_was_killed_after_its_results_is_finished(recipe_file, tmp_pa
     after = pipeline.run(recipe)
     for name, model in before["models"].items():
         assert after["models"][name]["splits"] == json.loads(json.dumps(model["splits"]))
+    assert after["seconds"]["teacher"] == before["seconds"]["teacher"]  # which is not within the total
+    note = "time of each training is that of the start that finished it, the total that of the last start."
+    assert note in after["data"]["notes"][-1] and not any(note in each for each in before["data"]["notes"])
     assert not (tmp_path / "run" / "progress.json").exists() and (tmp_path / "run" / "report.html").is_file()
 
 

@@ -76,8 +76,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 @pytest.mark.parametrize("allowed", ["training.num_train_epochs", "training"])
 def test_what_is_allowed_may_differ_and_is_said(begun, caplog, allowed):
     """Prevents a longer training from needing a new folder, and a change from going unseen."""
-    with caplog.at_level(logging.WARNING, "distilbert_kd"):
-        enter_run(begun, RECIPE | {"training.num_train_epochs": 3}, [allowed])
+    longer = RECIPE | {"training.num_train_epochs": 3}
+    with caplog.at_level(logging.INFO, "distilbert_kd"):
+        enter_run(begun, longer, [allowed])
+        assert not caplog.text  # what comes after it may refuse
+        Progress(begun).take_identity(IDENTITY | {"recipe": longer}, [allowed])
+    assert f"going on with the run in {begun.root}, which was cut off" in caplog.text
     assert "with other values of training.num_train_epochs" in caplog.text
     with pytest.raises(StorageError, match="other values of seed than"):
         enter_run(begun, RECIPE | {"training.num_train_epochs": 3, "seed": 2}, [allowed])
@@ -150,7 +154,7 @@ def test_an_upgrade_is_refused_and_may_be_allowed(upgraded, caplog):
             go_on(["versions.accelerate"])
         with caplog.at_level(logging.WARNING, "distilbert_kd"):
             go_on(["versions"])
-        assert "with other values of versions.accelerate, versions.torch" in caplog.text
+    assert caplog.text.count("with other values of versions.accelerate, versions.torch") == 1
 
 
 def test_a_checkpoint_of_other_versions_is_refused(upgraded):
@@ -278,6 +282,19 @@ def test_what_a_run_depends_on_is_the_same(begun, changed, named):
     Progress(begun).take_identity(IDENTITY, ())
 
 
+def test_a_seed_that_changes_the_weights_is_told_apart_from_the_section(begun):
+    """Prevents a person who allowed the seed from looking for a change in the section teacher, which has none."""
+    other = IDENTITY | {"recipe": RECIPE | {"seed": 2}, "teacher": ["z"]}
+    with pytest.raises(StorageError, match="other values of teacher than .*--allow-changed teacher. Here") as error:
+        Progress(begun).take_identity(other, ["seed"])
+    assert "the weights that teacher and student start from, not the section" in str(error.value)
+    assert "the other seed draws those of a new head" in str(error.value)
+    Progress(begun).take_identity(other, ["seed", "teacher"])
+    with pytest.raises(StorageError, match="not the section") as error:
+        Progress(begun).take_identity(IDENTITY | {"teacher": ["z"]}, ())
+    assert "the other seed" not in str(error.value)
+
+
 def make_checkpoint(folder, step, identity):
     place = folder / f"checkpoint-{step}"
     place.mkdir(parents=True)
@@ -317,13 +334,17 @@ class TestModels:
         assert progress.history_of("student") == [{"loss": 1.0, "step": 1}]
         progress.check_model("student", ())
 
-    def test_another_one_is_refused(self, begun):
+    def test_another_one_is_refused(self, begun, caplog):
         """Prevents a student from learning from a teacher that was replaced, or lost a bit, since it was trained."""
         self.done(begun).rename(begun.student)
         (begun.student / "model.safetensors").write_text("weightz", encoding="utf-8")
-        with pytest.raises(StorageError, match="got another model.safetensors.*--allow-changed student"):
-            Progress(begun).check_model("student", ())
-        Progress(begun).check_model("student", ("student",))
+        with (
+            caplog.at_level(logging.INFO, "distilbert_kd"),
+            pytest.raises(StorageError, match="got another model.safetensors.*--allow-changed student"),
+        ):
+            Progress(begun).take_identity(IDENTITY, ())
+        assert not caplog.text  # no word of going on before all is checked
+        Progress(begun).take_identity(IDENTITY, ("student",))
 
 
 def test_a_record_that_cannot_be_read_is_named(begun):

@@ -160,7 +160,6 @@ def _train(
 ) -> tuple[list[dict[str, float]], int | None]:
     """The history of the training, and the step that an earlier start came to; the student is left trained."""
     if progress.is_done("student"):
-        progress.check_model("student", allow_changed)
         take_up(student, str(folder.student))
         history = progress.history_of("student")
         return history, int(history[-1]["step"])

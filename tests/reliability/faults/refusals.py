@@ -168,7 +168,7 @@ _LOCKED = [
         _LOCKS,
         "a lock of a process whose number is another's now",
         "0",
-        "was cut off; this one takes over",
+        "going on with the run in .*, which was cut off",
         around=places.lasting(places.stale_lock),
         begun=True,
     ),
