@@ -378,7 +378,10 @@ def push_command(
     run: RunPath,
     repo: Repo = None,
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Of a new repository. Default: as its owner has set.")
+        bool | None,
+        typer.Option(
+            "--private/--public", help="Of a new repository. Default: public, or as its organisation has set."
+        ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch; made if it is missing. Default: main.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request in place of a commit.")] = False,

@@ -161,7 +161,8 @@ def prepare_repository(target: HubTarget, api: HfApi) -> None:
         with hub_errors(f"to make the repository {target.repo}", _GET_TOKEN):
             api.create_repo(target.repo, private=target.private, exist_ok=True)
             api.auth_check(target.repo, write=True)
-        logger.info("push: made the repository %s/%s", constants.ENDPOINT, target.repo)
+        kind = "private" if is_private(api, target) else "public"
+        logger.info("push: made the %s repository %s/%s", kind, constants.ENDPOINT, target.repo)
     if target.revision and target.revision != constants.DEFAULT_REVISION:
         with hub_errors(f"to have the branch {target.revision} of {target.repo}"):
             api.create_branch(target.repo, branch=target.revision, exist_ok=True)

@@ -61,7 +61,9 @@ def write_card(run: Path, options: Mapping[str, Any]) -> Path:
     target = HubTarget.of({"repo": "owner/name"}, facts.push, options)  # any name, to check the other keys
     repo = options.get("repo") or facts.push.get("repo")
     path = folder.student / "README.md"
-    card = make_card(facts, repo, target.tag or target.revision, target.license, target.language)
+    # Recipe and plots stand beside the student's folder; what is pushed has them beside the card.
+    revision = target.tag or target.revision
+    card = make_card(facts, repo, revision, target.license, target.language, run_folder="../")
     write_text(path, str(card))
     return path
 
@@ -86,6 +88,7 @@ def make_card(
     revision: str | None = None,
     license: str | None = None,
     language: str | None = None,
+    run_folder: str = "",
 ) -> ModelCard:
     """The card of a student.
 
@@ -95,6 +98,7 @@ def make_card(
         revision: by which it is loaded there; None: the newest.
         license: of the student, if its owner says.
         language: of the texts, if its owner says.
+        run_folder: where recipe and plots are, as seen from the card, with a slash; "": beside it.
 
     Returns:
         The card.
@@ -108,10 +112,10 @@ def make_card(
         _section("Use", _snippet(facts, repo, revision), _use_notes(facts)),
         _section("Student against teacher", *comparison(facts)),
         _section("How it was distilled", method_lines(facts)),
-        _section("Evaluation", *evaluation_lines(facts, _data(facts)), *_pictures(facts)),
+        _section("Evaluation", *evaluation_lines(facts, _data(facts)), *_pictures(facts, run_folder)),
         _section("Classes", class_table(facts)),
         _section("Limits", _limits(facts, license)),
-        _section("How to reproduce", *_reproduction(facts)),
+        _section("How to reproduce", *_reproduction(facts, run_folder)),
         _section("Citation", fenced(_CITATION, "bibtex")),
     ]
     text = "\n\n".join(section for section in sections if section)
@@ -178,9 +182,9 @@ def _use_notes(facts: RunFacts) -> str:
     return f"It tells {len(labels)} classes apart: {', '.join(map(code, labels))}." if labels else ""
 
 
-def _pictures(facts: RunFacts) -> list[str]:
+def _pictures(facts: RunFacts, run_folder: str) -> list[str]:
     captions = {plot: PLOTS.get(Path(plot).stem, Path(plot).stem) for plot in facts.plots}
-    return [f"![{escaped(caption)}]({quote(plot)})" for plot, caption in captions.items()]
+    return [f"![{escaped(caption)}]({quote(run_folder + plot)})" for plot, caption in captions.items()]
 
 
 def _limits(facts: RunFacts, license: str | None) -> str:
@@ -198,15 +202,16 @@ def _limits(facts: RunFacts, license: str | None) -> str:
     return "\n".join(f"- {line}" for line in [*lines, *(f"Of the data: {note}." for note in notes)])
 
 
-def _reproduction(facts: RunFacts) -> list[str]:
+def _reproduction(facts: RunFacts, run_folder: str) -> list[str]:
     versions = (facts.environment.get("versions") or {}).items()
     known = ", ".join(f"{name} {version}" for name, version in versions if version)
-    command = fenced("distilbert-kd run recipe.yaml", "bash")
+    command = fenced(f"distilbert-kd run {run_folder}recipe.yaml", "bash")
     recipe = dump_yaml(dict(facts.recipe))
     shown = fenced(recipe, "yaml") if len(recipe) <= _LARGEST_RECIPE else ""
     weights = (facts.environment.get("teacher") or {}).get("weights_sha256")
     identity = f"The teacher's weights had the fingerprint (SHA-256) {code(weights)}." if weights else ""
-    return [command, f"with `recipe.yaml` of this folder{':' if shown else '.'}", shown, _versions(known), identity]
+    where = "of this folder" if not run_folder else "of the run's folder"
+    return [command, f"with `recipe.yaml` {where}{':' if shown else '.'}", shown, _versions(known), identity]
 
 
 def _versions(known: str) -> str:

@@ -45,7 +45,8 @@ def describe_plan(plan: Sequence[PublishedFolder], target: HubTarget) -> str:
     Returns:
         The lines: each file with its size, and what stays here.
     """
-    kind = {True: "private", False: "public", None: "as its owner has set"}[target.private]
+    unasked = "public, unless an organisation that owns it has set otherwise; --private makes it private"
+    kind = {True: "private", False: "public", None: unasked}[target.private]
     place = "a pull request" if target.create_pr else f"branch {target.revision or constants.DEFAULT_REVISION}"
     heads = [f"To {target.repo} (if new: {kind}), {place}{f', tag {target.tag}' if target.tag else ''}:"]
     heads.append(f"To the Space {target.repo} (if new: {kind}):")

@@ -160,7 +160,7 @@ def _push(folder: RunFolder, target: HubTarget, has_check: bool) -> Pushed:
     check_tag(api, target, before, files, published)
     stale = stale_files(files, published)
     num_bytes = sum(published.sizes.values())
-    logger.info("push: %d files, %.1f MB, to %s", len(published.sizes), num_bytes / 1e6, target.repo)
+    logger.info("push: %d files, %.1f MB in all, for %s", len(published.sizes), num_bytes / 1e6, target.repo)
     with hub_errors(f"to upload the student to {target.repo}"):
         info = _commit(api, published, stale, target, facts)
     revision = info.pr_revision or target.tag or target.revision or constants.DEFAULT_REVISION

@@ -88,7 +88,7 @@ def target_problems(push: Mapping[str, Any]) -> list[str]:
     repo = given["repo"]
     if isinstance(repo, str) and not is_repo_id(repo):
         expected = f"owner/name of letters, digits and . _ -, {_LONGEST} characters at most"
-        problems.append(f"push.repo: expected {expected}, got {shown(repo)}")
+        problems.append(f"push.repo: expected {expected}, got {shown(repo)}{_fault_of(repo)}")
     for key in ("revision", "tag"):
         value = given.get(key)
         if isinstance(value, str) and not _is_ref(value):
@@ -113,6 +113,22 @@ def is_repo_id(name: str) -> bool:
     except HFValidationError:
         return False
     return name.count("/") == 1 and len(name) <= _LONGEST  # the client measures owner and name each for itself
+
+
+def _fault_of(name: str) -> str:
+    """What a name that is refused has that it may not have."""
+    parts = name.split("/")
+    strange = re.search(r"[^A-Za-z0-9._/-]", name)
+    doubled = re.search(r"--|\.\.", name)
+    if len(parts) != 2 or not all(parts):
+        return ": it is not two names with one / between them"
+    if strange or doubled:
+        return f": it holds {shown((strange or doubled)[0])}"  # type: ignore[index]  # one of them is there
+    if any(part[0] in ".-" or part[-1] in ".-" for part in parts):
+        return ": a name begins or ends with . or -"
+    if name.endswith(".git"):
+        return ": it ends in .git"
+    return f": it has {len(name)} characters" if len(name) > _LONGEST else ""
 
 
 def _is_ref(name: str) -> bool:

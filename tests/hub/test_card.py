@@ -268,6 +268,16 @@ class TestText:
         assert ModelCard.load(path).data.license == "mit"
         assert "No licence is stated" not in path.read_text()
 
+    def test_its_links_lead_to_the_plots(self, tmp_path):
+        """Beside the weights it stands one folder below the plots, and showed broken pictures."""
+        run = write_run(tmp_path / "run")
+        (run / "plots").mkdir(exist_ok=True)
+        (run / "plots" / "scores.png").write_bytes(b"x")
+        path = write_card(run, {})
+        links = re.findall(r"!\[.*?\]\((.*?)\)", path.read_text("utf-8"))
+        assert links and all((path.parent / link).is_file() for link in links)
+        assert "distilbert-kd run ../recipe.yaml" in path.read_text("utf-8")
+
 
 class TestMarkup:
     def test_text_of_data_is_shown_and_not_read(self, tmp_path):

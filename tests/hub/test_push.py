@@ -42,6 +42,7 @@ class TestPush:
         """A pickle, an optimizer, a log or the teacher in a public repository can't be taken back."""
         answer = push(client, run)
         assert answer.exit_code == 0, answer
+        assert "made the public repository" in answer.stderr
         repository = hub.repositories["ada/tiny"]
         assert repository.messages == ["initial commit", "Add student of 2 layers, distilled on tiny"]
         tree = repository.trees[repository.branches["main"]]
@@ -164,6 +165,7 @@ class TestPush:
         assert set(re.findall(r"^ +[\d,]+  (\S+\.\S+)$", answer.stdout, re.MULTILINE)) == PUBLISHED - {
             ".gitattributes"
         }
+        assert "(if new: public, unless an organisation" in answer.stdout and "--private makes it" in answer.stdout
         assert "Left out of the student's folder: .cache, notes.txt, optimizer.pt, training_args.bin" in answer.stdout
         assert hub.log == []
         assert {path.relative_to(run / "hub").as_posix() for path in (run / "hub").rglob("*") if path.is_file()} == (
@@ -240,8 +242,9 @@ class TestRefused:
 
     def test_private_repository_is_made_private(self, client, hub, run):
         """And stays so when it is pushed to again."""
-        for _ in range(2):
-            assert push(client, run, "--private").exit_code == 0
+        for made in (True, False):
+            answer = push(client, run, "--private")
+            assert answer.exit_code == 0 and ("made the private repository" in answer.stderr) is made
         assert hub.repositories["ada/tiny"].is_private
 
     @pytest.mark.parametrize(

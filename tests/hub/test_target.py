@@ -19,7 +19,14 @@ def test_good_names(repo):
 )
 def test_bad_names(repo):
     """Each is refused by the Hub, after the training if not here."""
-    assert target_problems({"repo": repo})[0].startswith("push.repo: expected owner/name")
+    (problem,) = target_problems({"repo": repo})
+    assert problem.startswith("push.repo: expected owner/name")
+    assert problem.split(": ")[-1].startswith(("it ", "a name ")), "a name that looks right must be told what is wrong"
+
+
+def test_the_fault_of_a_name_is_said():
+    """ada/movie..reviews is of the letters that the message allows."""
+    assert target_problems({"repo": "ada/movie..reviews"})[0].endswith('got "ada/movie..reviews": it holds ".."')
 
 
 def test_names_are_judged_as_the_client_does():
