@@ -7,7 +7,7 @@ which they die with a traceback and another exit code.
 
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from accelerate import PartialState
@@ -51,6 +51,8 @@ def failing_together() -> Iterator[None]:
     rank = next((rank for rank, each in enumerate(failures) if each is not None), None)
     if rank is None:
         return
+    with suppress(RuntimeError):  # who ends first breaks the connection: not before all have heard
+        PartialState().wait_for_everyone()
     shared: Any = failure if rank == PartialState().process_index else failures[rank]
     if rank:
         shared.add_note(f"This was met by process {rank} of {len(failures)}.")
