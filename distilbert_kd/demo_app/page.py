@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Classifier", "Page", "answer_of", "compare", "launch", "page_of_space", "probabilities"]
 
 _NUM_TIMINGS = 5
-_HIGHEST_TEMPERATURE = 10
+_LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1, 10
 _MAX_CLASSES = 10  # that are shown of many
 _PAIR = ("First text", "Second text")
 #: Texts of different lengths are read from the left, and the grey of hints is too light on white.
@@ -164,7 +164,7 @@ def launch(page: Page, **options: Any) -> "gr.Blocks":
         The server.
     """
     blocks = _laid_out(page)
-    blocks.launch(css=_CSS, footer_links=[], **options)
+    blocks.launch(css=_CSS, footer_links=[], show_error=True, **options)  # clients are told what was wrong
     return blocks
 
 
@@ -178,7 +178,7 @@ def _laid_out(page: Page) -> "gr.Blocks":
         gr.HTML(f"<h1>{html.escape(page.title)}</h1>{_paragraphs(page.about)}")
         texts = [gr.Textbox(label=name, lines=2, max_lines=12) for name in names]
         temperature = gr.Slider(
-            1,
+            _LOWEST_TEMPERATURE,
             _HIGHEST_TEMPERATURE,
             value=1,
             step=0.5,
@@ -196,15 +196,22 @@ def _laid_out(page: Page) -> "gr.Blocks":
 
         # Clients of the endpoint pass them in this order, or by these names.
         def ask(text: str, temperature: float = 1) -> tuple[Any, Any, str]:
-            return _shown(page, [text], temperature)
+            return answered([text], temperature)
 
         def ask_pair(first_text: str, second_text: str, temperature: float = 1) -> tuple[Any, Any, str]:
-            return _shown(page, [first_text, second_text], temperature)
+            return answered([first_text, second_text], temperature)
+
+        def answered(texts: Sequence[Any], temperature: Any) -> tuple[Any, Any, str]:
+            fault = _fault_of(texts, temperature)
+            if fault is not None:
+                raise gr.Error(fault, print_exception=False)
+            return _shown(page, [text or "" for text in texts], temperature)
 
         asked: dict[str, Any] = {
             "fn": ask_pair if page.is_pair else ask,
             "inputs": [*texts, temperature],
             "outputs": [student, teacher, verdict],
+            "preprocess": False,  # the slider would answer a word for T with a traceback
         }
         gr.on([button.click, *(text.submit for text in texts)], **asked, api_name="ask")
         temperature.change(**asked, api_visibility="private", trigger_mode="always_last")
@@ -214,7 +221,7 @@ def _laid_out(page: Page) -> "gr.Blocks":
                 components=[gr.Textbox(visible=False) for _ in headers],
                 headers=headers,
                 samples=[list(row) for row in page.rows],
-                label="Rows to try",
+                label="Rows to try: where student and teacher part most, the worst first",
             )
             rows.click(
                 lambda row: row[:2] if page.is_pair else row[0],
@@ -224,6 +231,18 @@ def _laid_out(page: Page) -> "gr.Blocks":
                 show_progress="hidden",
             ).then(**asked, api_visibility="private")
     return blocks
+
+
+def _fault_of(texts: Sequence[Any], temperature: Any) -> str | None:
+    """What a client passed that can't be asked; it may be anything. The page reads the message as HTML."""
+    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not is_number or not _LOWEST_TEMPERATURE <= temperature <= _HIGHEST_TEMPERATURE:
+        expected, got = f"a temperature from {_LOWEST_TEMPERATURE} to {_HIGHEST_TEMPERATURE}", temperature
+    elif any(not isinstance(text, str | None) for text in texts):
+        expected, got = "a text", next(text for text in texts if not isinstance(text, str | None))
+    else:
+        return None
+    return html.escape(f"Expected {expected}, got {str(got)[:60]!r}.", quote=False)
 
 
 def _paragraphs(lines: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from tests.demo_app.runs_to_try import SCRIPT, run_to_try
 # gradio's: an option of pandas that is going, and event loops and sockets that it leaves to the collector
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*no_silent_downcasting.*"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -65,6 +66,26 @@ def ask(port: int, temperature: float, text: str) -> list:
         lines = reply.read().decode().splitlines()
     assert lines[0] == "event: complete", lines
     return json.loads(lines[1].removeprefix("data: "))
+
+
+@pytest.mark.parametrize("temperature", ["hot", 0, -1, 11, None, True])
+def test_a_wrong_temperature_is_named(server, temperature, capfd):
+    """A client was told "error: null", and the console filled with a traceback for somebody else's slip."""
+    with pytest.raises(AssertionError) as told:
+        ask(server[1], temperature, "a funny film")
+    assert "event: error" in str(told.value)
+    assert "Expected a temperature from 1 to 10, got " in str(told.value) and f"{temperature}" in str(told.value)
+    assert "gradio.exceptions" not in "".join(capfd.readouterr())
+
+
+def test_a_missing_argument_is_named(server):
+    """Who writes the request by hand must learn what the endpoint takes."""
+    url = f"http://127.0.0.1:{server[1]}/gradio_api/call/ask"
+    request = urllib.request.Request(url, b'{"data": []}', {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        event = json.load(reply)["event_id"]
+    with urllib.request.urlopen(f"{url}/{event}", timeout=30) as reply:
+        assert "enough input values (needed: 2, got: 0)" in reply.read().decode()
 
 
 def test_both_models_answer(server):
