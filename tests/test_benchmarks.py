@@ -129,10 +129,19 @@ def test_the_ablation_compares_seeds_that_both_arms_have(tmp_path):
     runs = [ablation.Run("sst2", ablation.BASE, seed, score, 0.1, 1.0) for seed, score in base.items()]
     runs.append(ablation.Run("sst2", "random start", 0, 0.7, 0.1, 1.0))
     assert ablation._paired(runs, ["sst2"], "random start") == pytest.approx([-10.0])
-    ablation.report(tmp_path, runs, {"sst2": 0.95})
+    said = {"accuracy": 0.95, "entropy_at_1": 0.2, "entropy_at_2": 0.55}
+    ablation.report(
+        tmp_path,
+        runs,
+        {"sst2": {"score": 0.95, "loss": 0.2}},
+        {"sst2": {"train": said, "dev": said | {"accuracy": 0.9}}},
+    )
     table = (tmp_path / "ablation.md").read_text(encoding="utf-8")
     assert "| soft targets | 85.0 ± 5.0 |  | 2 |" in table
     assert "| random start | 70.0 | -10.0 | 1 |" in table
+    assert "| random start | 0.100 |" in table
+    assert "| accuracy, dev rows | 90.0 % |" in table
+    assert "| entropy / log C at T = 2, the students' rows | 55.0 % |" in table
     assert (tmp_path / "ablation.png").stat().st_size > 1000
 
 

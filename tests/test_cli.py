@@ -211,7 +211,8 @@ class TestFaults:
             stdout, after = process.communicate(timeout=120)
         assert process.returncode == 75, "".join(before) + after
         assert stdout == ""
-        (last,) = [line for line in after.splitlines() if not line.startswith("student: ")]
+        heard, last = [line for line in after.splitlines() if not line.startswith("student: ")]
+        assert heard.startswith("Told to stop: the step is finished and saved first.")
         assert last.startswith("interrupted. Told to stop after step ") and "Start the same command again" in last
         assert list((run / "checkpoints" / "student").glob("checkpoint-*/COMMIT.json"))
 
