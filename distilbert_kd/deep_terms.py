@@ -8,8 +8,8 @@ Each L_k is a mean over its pairs of layers and over the tokens of a row (see `d
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from distilbert_kd.signals import EMBEDDINGS, Signal, SignalName, captured, chec
 from distilbert_kd.student.build import count_layers
 
 
-__all__ = ["DEEP_TERMS", "PROJECTIONS", "DeepTerms", "Term", "without_projections"]
+__all__ = ["DEEP_TERMS", "PROJECTIONS", "DeepTerms", "Term", "TermLike", "checked_terms", "without_projections"]
 
 #: The student's submodule that brings its hidden states to the teacher's width, while it is trained.
 PROJECTIONS = "distillation_projections"
@@ -46,6 +46,10 @@ class Term:
     weight: float
     layers: str | Sequence[Sequence[int]] | None = None
     num_relation_heads: int | None = None
+
+
+#: What stands for a term: a weight, a `Term`, or its attributes by name, as in a recipe.
+TermLike = Term | Mapping[str, Any] | float
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class DeepTerms:
     student is a stock model; `without_projections` leaves them out of a model folder on the way.
     """
 
-    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, terms: Mapping[str, Term | float]) -> None:
+    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, terms: Mapping[str, TermLike]) -> None:
         """Resolves layers and heads, and makes the projections.
 
         Args:
@@ -98,14 +102,14 @@ class DeepTerms:
             terms: by name, see `DEEP_TERMS`; a number is a weight.
 
         Raises:
-            RecipeError: an unknown term, a negative weight, layers that are not there, or heads that don't fit.
+            RecipeError: as in `checked_terms`, or layers that are not there, or heads that don't fit.
             TeacherError: a model can't give what a term needs.
         """
         self.student, self.teacher = student, teacher
-        settings = {name: term if isinstance(term, Term) else Term(term) for name, term in terms.items()}
-        _check_names_and_weights(settings)
         self.terms = {
-            name: _resolve(name, term, student, teacher) for name, term in settings.items() if term.weight > 0
+            name: _resolve(name, term, student, teacher)
+            for name, term in checked_terms(terms).items()
+            if term.weight > 0
         }
         self._student_signals = {signal for term in self.terms.values() for signal in _signals(term, 0)}
         self._teacher_signals = {signal for term in self.terms.values() for signal in _signals(term, 1)}
@@ -206,14 +210,37 @@ def without_projections(student: nn.Module) -> Iterator[None]:
 _HEADS_ARGUMENT = {"attention": "num_heads", "relation": "num_relation_heads"}
 
 
-def _check_names_and_weights(terms: Mapping[str, Term]) -> None:
-    for name, term in terms.items():
-        if name not in DEEP_TERMS:
-            raise RecipeError(f"terms: expected names among {', '.join(DEEP_TERMS)}, got {name!r}.")
-        if not 0 <= term.weight < float("inf"):
-            raise RecipeError(f"terms.{name}: expected a weight of at least 0, got {term.weight}.")
-        if term.num_relation_heads is not None and DEEP_TERMS[name].heads != "relation":
-            raise RecipeError(f"terms.{name}: expected num_relation_heads for a relation only. Leave it out.")
+def checked_terms(terms: Mapping[str, TermLike]) -> dict[str, Term]:
+    """Deeper terms as `Term`s.
+
+    Args:
+        terms: by name, see `DEEP_TERMS`.
+
+    Returns:
+        Terms by name; those of weight 0 too.
+
+    Raises:
+        RecipeError: it is no mapping, a name is unknown, something stands for no term, or a weight is negative.
+    """
+    if not isinstance(terms, Mapping):
+        raise RecipeError(f'terms: expected weights by name, such as {{"hidden_cosine": 1.0}}, got {terms!r}.')
+    return {name: _checked_term(name, term) for name, term in terms.items()}
+
+
+def _checked_term(name: str, given: TermLike) -> Term:
+    if name not in DEEP_TERMS:
+        raise RecipeError(f"terms: expected names among {', '.join(DEEP_TERMS)}, got {name!r}.")
+    try:
+        term = given if isinstance(given, Term) else Term(**given) if isinstance(given, Mapping) else Term(given)
+    except TypeError:
+        keys = ", ".join(each.name for each in fields(Term))
+        raise RecipeError(f"terms.{name}: expected weight, and keys among {keys}; got {given!r}.") from None
+    weight: Any = term.weight
+    if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        raise RecipeError(f"terms.{name}: expected a weight, a number of at least 0, got {weight!r}.")
+    if term.num_relation_heads is not None and DEEP_TERMS[name].heads != "relation":
+        raise RecipeError(f"terms.{name}: expected num_relation_heads for a relation only. Leave it out.")
+    return term
 
 
 def _resolve(name: str, term: Term, student: PreTrainedModel, teacher: PreTrainedModel) -> _Resolved:

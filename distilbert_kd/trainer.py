@@ -23,7 +23,7 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 from distilbert_kd import first_position
 from distilbert_kd.compatibility import check_same_tokenizer, check_teacher, label_names, output_order
 from distilbert_kd.data.task_data import IS_AUGMENTED
-from distilbert_kd.deep_terms import DeepTerms, Term
+from distilbert_kd.deep_terms import DeepTerms, TermLike, checked_terms
 from distilbert_kd.errors import DataError, RecipeError
 from distilbert_kd.length_grouping import WINDOW, LengthGroupedBatchSampler, row_lengths
 from distilbert_kd.losses.logits import hard_loss, has_label, mix, soft_loss
@@ -73,7 +73,7 @@ class DistillationTrainer(StepMeanTrainer):
         temperature: float | Schedule = 2.0,
         alpha: float | Schedule = 0.5,
         alpha_augmented: float = 1.0,
-        terms: Mapping[str, Term | float] | None = None,
+        terms: Mapping[str, TermLike] | None = None,
         teacher_labels: Sequence[str] | None = None,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
         length_window: int = WINDOW,
@@ -89,8 +89,9 @@ class DistillationTrainer(StepMeanTrainer):
             alpha: weight of the soft target in [0, 1], or a `Schedule`.
             alpha_augmented: the same for the rows whose column `is_augmented` is true: altered copies, whose labels
                 are doubtful. 1: they learn from the teacher alone. Without soft targets it is not used.
-            terms: deeper terms by name, with their weights or as `Term`s. The student gets projections while it is
-                trained if its width is not the teacher's; `save_model` leaves them out.
+            terms: deeper terms by name, with their weights, or as in a recipe: `{"weight": 1.0, "layers": "last"}`.
+                The student gets projections while it is trained if its width is not the teacher's; `save_model` leaves
+                them out.
             teacher_labels: names of the teacher's outputs in their order, when its config does not name them.
             teacher_processing_class: the teacher's tokenizer, to be compared with `processing_class`.
             length_window: batches that are sorted together under `train_sampling_strategy="group_by_length"`.
@@ -110,16 +111,17 @@ class DistillationTrainer(StepMeanTrainer):
         self.alpha = as_schedule(alpha, "alpha", minimum=0.0, maximum=1.0)
         self.alpha_augmented = as_schedule(alpha_augmented, "alpha_augmented", minimum=0.0, maximum=1.0)
         self.length_window = length_window
-        self.is_loss_beyond_outputs = bool(terms)  # their projections
+        deep_terms = checked_terms(terms or {})
+        self.is_loss_beyond_outputs = bool(deep_terms)  # their projections
         super().__init__(*args, **kwargs)
-        refuse_ignored_options(self, teacher, teacher_labels, teacher_processing_class, terms)
+        refuse_ignored_options(self, teacher, teacher_labels, teacher_processing_class, deep_terms)
         self.teacher = teacher
         self._teacher_order: Tensor | None = None
         self._student_arguments = _forward_arguments(self.model)
         self._teacher_arguments: frozenset[str] = frozenset()
         if teacher is not None:
             self._take_on_teacher(teacher, teacher_labels, teacher_processing_class)
-        self.deep_terms = DeepTerms(self.model, teacher, terms) if teacher is not None and terms else None
+        self.deep_terms = DeepTerms(self.model, teacher, deep_terms) if teacher is not None and deep_terms else None
         self._rows_are_marked = IS_AUGMENTED in first_row_names(self.train_dataset)
         self._rows_have_soft_targets = check_rows(self.train_dataset, self.model.config, teacher is not None)
         is_first_only = self._rows_have_soft_targets if first_position_only is None else first_position_only

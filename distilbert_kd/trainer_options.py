@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+from distilbert_kd.deep_terms import Term
 from distilbert_kd.errors import RecipeError
 from distilbert_kd.row_checks import TEACHER_LOGITS, first_row_names
 
@@ -67,7 +68,7 @@ def refuse_ignored_options(
     teacher: PreTrainedModel | None,
     teacher_labels: Sequence[str] | None,
     teacher_processing_class: PreTrainedTokenizerBase | None,
-    terms: Mapping | None,
+    terms: Mapping[str, Term],
 ) -> None:
     """Options that act only inside the stock loss, would make it depend on the processes, or have no counterpart.
 
@@ -76,12 +77,12 @@ def refuse_ignored_options(
         teacher: as given to `DistillationTrainer`.
         teacher_labels: as given.
         teacher_processing_class: as given.
-        terms: as given.
+        terms: as checked.
 
     Raises:
         RecipeError: one of them is set.
     """
-    has_terms = any(getattr(term, "weight", term) > 0 for term in (terms or {}).values())
+    has_terms = any(term.weight > 0 for term in terms.values())
     refuse_ignored_arguments(trainer.args, has_terms)
     has_column = TEACHER_LOGITS in first_row_names(trainer.train_dataset)
     _refuse(

@@ -123,7 +123,11 @@ def test_equal_widths_need_no_projection():
     ("terms", "error", "message"),
     [
         ({"hidden": 1.0}, RecipeError, "expected names among hidden_cosine"),
-        ({"hidden_mse": -1.0}, RecipeError, "hidden_mse: expected a weight of at least 0"),
+        ({"hidden_mse": -1.0}, RecipeError, "hidden_mse: expected a weight, a number of at least 0"),
+        ({"hidden_mse": "1"}, RecipeError, "hidden_mse: expected a weight, a number of at least 0, got '1'"),
+        (["hidden_mse"], RecipeError, "terms: expected weights by name"),
+        ({"hidden_mse": {"weight": 1.0, "layer": "last"}}, RecipeError, "keys among weight, layers, num_relation"),
+        ({"hidden_mse": {"layers": "last"}}, RecipeError, "terms.hidden_mse: expected weight, and keys"),
         ({"hidden_mse": Term(1.0, "lst")}, RecipeError, r"terms.hidden_mse.layers: expected one of"),
         ({"hidden_mse": Term(1.0, [[0, 4]])}, RecipeError, "teacher layers, 0 to 3"),
         ({"hidden_mse": Term(1.0, None, 2)}, RecipeError, "num_relation_heads for a relation only"),
@@ -135,6 +139,22 @@ def test_terms_that_can_not_be_are_refused(terms, error, message):
     """Prevents a run that fails in its first step, or computes another term than was asked for."""
     with pytest.raises(error, match=message):
         DeepTerms(tiny_bert(2), tiny_bert(4), terms)
+
+
+def test_the_trainer_takes_terms_as_a_recipe_writes_them(tmp_path):
+    """Prevents a TypeError about '<=' for what the table of the recipes shows; and one for a list of names."""
+    student, teacher = tiny_bert(2), tiny_bert(4)
+
+    def make(terms):
+        return DistillationTrainer(
+            model=student, teacher=teacher, args=arguments(tmp_path), train_dataset=pair_rows(8), terms=terms
+        ).deep_terms.terms
+
+    as_in_recipes = make({"value_relation": {"weight": 0.5, "layers": [[1, 3]], "num_relation_heads": 4}})
+    assert as_in_recipes == make({"value_relation": Term(0.5, [[1, 3]], 4)})
+    for wrong in (["hidden_mse"], {"hidden_mse": "1"}):
+        with pytest.raises(RecipeError, match="expected .*weight"):
+            make(wrong)
 
 
 def test_an_empty_list_of_layers_is_refused():
