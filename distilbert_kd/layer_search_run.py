@@ -113,7 +113,7 @@ def run_layer_search(
         )
     teacher, _ = readers_of(recipe, data)
     num_layers = len(layers_of(recipe.student, teacher.model, teacher.model))
-    check_architecture(teacher, data, recipe)
+    check_architecture(teacher, teacher, data, recipe)
     log_data(data, teacher.rows, recipe.data.max_length)
     school = open_school(recipe, teacher, teacher, data, size.num_rows, folder, prediction, show_bars)
     sample, judging, metric = school.teacher, school.judging, school.metric

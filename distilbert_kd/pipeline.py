@@ -144,7 +144,7 @@ def _distil(
             logger.warning(
                 "The student keeps all %d layers: it will be no smaller. Set student.num_layers.", len(layers)
             )
-        check_architecture(origin, data, recipe)
+        check_architecture(teacher, origin, data, recipe)
         with attention_as(recipe.attn_implementation, teacher.model, origin.model):
             pass  # what a model can't compute is found before the teacher is trained
         if recipe.distillation.has_deep_terms:  # what can't be had is found before the teacher is trained

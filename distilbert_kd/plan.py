@@ -31,6 +31,7 @@ from distilbert_kd.prepared_arguments import best_epoch, check_attention, traini
 from distilbert_kd.recipe import Recipe, Schedule
 from distilbert_kd.recipe_parts import layers_of, terms_of
 from distilbert_kd.student.build import build_student
+from distilbert_kd.student.distilbert import is_distilbert
 from distilbert_kd.teacher import config_of
 from distilbert_kd.trainer_options import refuse_ignored_arguments
 
@@ -70,7 +71,8 @@ def describe(recipe: Recipe) -> str:
         "teacher": f"{recipe.teacher.model}: {size_line(teacher)}, {teacher.num_parameters():,} parameters",
         "": _teacher_training(recipe, len(data.train)),
         "augmentation": _augmentation(recipe),
-        "student": student_line(student, num_student_parameters, teacher, recipe.student.freeze_embeddings),
+        "student": student_line(student, num_student_parameters, teacher, recipe.student.freeze_embeddings)
+        + _lost_token_types(student, teacher, data),
         "layer map": layer_map_line(layers, recipe.student.layers, recipe.student.init_from),
         "objective": " + ".join(_objective(recipe)),
         **term_lines(terms),
@@ -94,6 +96,11 @@ def _outline(name: str, data: TaskData, revision: str | None, is_whole: bool) ->
         )
     config.num_labels = num_outputs
     return outline(config, AutoModelForSequenceClassification, name)
+
+
+def _lost_token_types(student: PreTrainedModel, teacher: PreTrainedModel, data: TaskData) -> str:
+    is_lost = is_distilbert(student) and not is_distilbert(teacher) and "text_pair" in data.train.column_names
+    return "; no token types: first and second text are told apart by [SEP] alone" if is_lost else ""
 
 
 def _training(values: Mapping[str, Any], where: str, recipe: Recipe) -> TrainingArguments:

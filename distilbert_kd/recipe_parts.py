@@ -125,24 +125,26 @@ def _layers_among(student: RecipeStudent, num_teacher_layers: int, num_origin_la
         raise RecipeError(f"student.{error}{note}") from None
 
 
-def check_architecture(origin: Reader, data: TaskData, recipe: Recipe) -> None:
+def check_architecture(teacher: Reader, origin: Reader, data: TaskData, recipe: Recipe) -> None:
     """Refuses a student of another architecture that can't be made, before the teacher is trained.
 
     Args:
+        teacher: of the student; where it has token types and the student has none, that is said for rows of two texts.
         origin: what the student is cut from.
-        data: its rows; two texts in a row lose their token types in a DistilBERT, which is said.
+        data: its rows.
         recipe: of the run.
 
     Raises:
         TeacherError: no DistilBERT can be made of the model.
     """
-    if recipe.student.architecture == "distilbert":
-        if not is_distilbert(origin.model):
-            check_can_be_distilbert(origin.model)
-        if "text_pair" in data.train.column_names:
-            logger.warning(
-                "A DistilBERT has no token types: the student can't tell first and second text apart but by [SEP]."
-            )
+    is_wanted, is_given = recipe.student.architecture == "distilbert", is_distilbert(origin.model)
+    if is_wanted and not is_given:
+        check_can_be_distilbert(origin.model)
+    is_pair = "text_pair" in data.train.column_names
+    if (is_wanted or is_given) and is_pair and not is_distilbert(teacher.model):
+        logger.warning(
+            "A DistilBERT has no token types: the student can't tell first and second text apart but by [SEP]."
+        )
 
 
 def student_of(origin: Reader, layers: list[int], recipe: Recipe) -> Reader:

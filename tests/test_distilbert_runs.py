@@ -21,6 +21,7 @@ from transformers import (
 from distilbert_kd import pipeline
 from distilbert_kd.errors import TeacherError
 from distilbert_kd.finished_run import evaluate_run, predict_with
+from distilbert_kd.plan import describe
 from distilbert_kd.recipe import load_recipe
 from distilbert_kd.student.distilbert import as_distilbert
 from distilbert_kd.task_rows import tokenizer_for
@@ -135,14 +136,18 @@ def test_a_teacher_that_is_no_bert_is_refused_before_any_training(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
-def test_a_second_stage_takes_a_folder_of_either_kind(recipe_of, tmp_path, kind):
+def test_a_second_stage_takes_a_folder_of_either_kind(recipe_of, tmp_path, kind, caplog):
     """Prevents a first stage's DistilBERT that no task can start from, or whose row 0 is folded in twice."""
     bert = tiny_bert(num_layers=2, initializer_range=0.02).bert
     origin = bert if kind == "bert" else as_distilbert(bert)
     origin.save_pretrained(tmp_path / "first")
     tokenizer_for(origin, tiny_tokenizer()).save_pretrained(tmp_path / "first")
     stages = (f"student.init_from={tmp_path / 'first'}", "student.layers=first", "student.freeze_embeddings=true")
+    if kind == "distilbert":  # it needs no word for it, and loses the teacher's token types without that word, too
+        stages = (*stages, "student.architecture=null")
+    assert "no token types: first and second text" in describe(recipe_of(tmp_path, *stages))
     pipeline.run(recipe_of(tmp_path, *stages, "distillation.terms.hidden_cosine=1", "training.num_train_epochs=1"))
+    assert [record for record in caplog.records if "no token types" in record.getMessage()]
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run/student")
     assert type(model) is DistilBertForSequenceClassification
     mine, expected = (each.embeddings.state_dict() for each in (model.distilbert, as_distilbert(bert)))

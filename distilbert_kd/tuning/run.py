@@ -26,7 +26,7 @@ from distilbert_kd.held_out import HELD_OUT, School, hold_out, open_school
 from distilbert_kd.metrics import SCORE_NAMES
 from distilbert_kd.prepared_arguments import prediction_arguments
 from distilbert_kd.recipe import Recipe
-from distilbert_kd.recipe_parts import check_architecture, layers_of, log_data, readers_of
+from distilbert_kd.recipe_parts import check_architecture, check_layers, layers_of, log_data, readers_of
 from distilbert_kd.resuming import flat_recipe
 from distilbert_kd.run_folder import RunFolder
 from distilbert_kd.run_lock import lock
@@ -95,11 +95,12 @@ def tune(
             "launcher, as many times as there are devices: the processes share the trials of one folder."
         )
     prediction = _checked_arguments(recipe, space, folder, show_bars)
+    check_layers(recipe.student, recipe.teacher.model, recipe.teacher.revision)
     logger.info("device: %s", describe_device(prediction))
     data = hold_out(load_task(recipe.data, recipe.name), size.num_held_out, recipe.seed)
     teacher, origin = readers_of(recipe, data)
     fitting = _fitting_layers(space, recipe, teacher, origin)
-    check_architecture(origin, data, recipe)
+    check_architecture(teacher, origin, data, recipe)
     log_data(data, origin.rows, recipe.data.max_length)
 
     asked = _asked(recipe, space, size)
