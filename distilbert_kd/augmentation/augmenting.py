@@ -106,7 +106,9 @@ def augment(
     if not all(gather_object([added is not None])) or added is None:
         with failing_together():
             if PartialState().is_local_main_process:
-                _write(place, _made(data, scheme, EmbeddingNeighbours(teacher, tokenizer), masked_lm, transfer))
+                replaces = {MASKED_LM, EMBEDDING_NEIGHBOURS} & scheme.methods.keys()
+                neighbours = EmbeddingNeighbours(teacher, tokenizer) if replaces else None
+                _write(place, _made(data, scheme, neighbours, masked_lm, transfer))
         added = read_dataset(place, "augmentation: the rows")
     else:
         logger.info("augmentation: %d rows found in %s", len(added), cache_dir)
@@ -134,7 +136,7 @@ def _possible(scheme: Scheme, masked_lm: MaskedLM | None) -> Scheme:
 def _made(
     data: TaskData,
     scheme: Scheme,
-    neighbours: EmbeddingNeighbours,
+    neighbours: EmbeddingNeighbours | None,
     masked_lm: MaskedLM | None,
     transfer: datasets.Dataset | None,
 ) -> datasets.Dataset:

@@ -141,7 +141,8 @@ def _candidates(
         wanted = [place for method, place in places if method == MASKED_LM and words[place] in single]
         logger.info("augmentation: asking the masked language model about %d words", len(wanted))
         masked = masked_lm.candidates(wanted, num_candidates)
-    near = neighbours.of(words.values(), num_candidates)
+    left = [words[place] for method, place in places if method != MASKED_LM or place not in masked]
+    near = neighbours.of(left, num_candidates)
     return {
         (method, place): masked[place] if method == MASKED_LM and place in masked else near.get(words[place], [])
         for method, place in places

@@ -115,6 +115,11 @@ def augmented(folder: Path, data: TaskData, masked_lm=None, transfer=(), teacher
 
 
 class TestRows:
+    def test_deletion_alone_looks_up_no_neighbours(self, tmp_path, monkeypatch):
+        """Prevents a walk over the whole vocabulary for nothing."""
+        monkeypatch.setattr(augmenting, "EmbeddingNeighbours", None)
+        assert augmented(tmp_path, task(), methods={"deletion": 1.0}).counts["augmented"] > 0
+
     def test_gold_rows_come_first_and_copies_have_their_rows_labels(self, tmp_path, masked_lm):
         """Prevents shifted labels, and gold rows that are marked as doubtful."""
         data = task()
