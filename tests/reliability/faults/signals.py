@@ -65,7 +65,7 @@ _STAGES = [
     _killed(_BETWEEN, name, inside)
     for name, inside in {
         "the teacher's answers, before they are written": at_call("distilbert_kd.teacher_cache", "_write"),
-        "the teacher's answers, before they have their name": at_call("distilbert_kd.teacher_cache", "sync"),
+        "the teacher's answers, before they have their name": at_call("distilbert_kd.dataset_cache", "sync"),
         "the teacher's folder, while it is written": at_call("distilbert_kd.training", "sync", 2),
         "the teacher's folder, before its record": at_call("distilbert_kd.resuming:Progress", "add_model"),
         "the student's folder, before its name": at_call(
