@@ -215,7 +215,7 @@ class RunFolder:
         if self.progress.is_file() and not self.results.is_file():
             raise StorageError(
                 f"Expected a finished run in {self.root}, got one that is still going on or was cut off. Wait for it, "
-                f"or go on with it: distilbert-kd run {self.recipe}"
+                f"or go on with it by distilbert-kd run {self.recipe}"
             )
 
     def _missing(self) -> list[str]:
